@@ -1,0 +1,150 @@
+"""An experiment tracker without a server: a folder or a bucket is all it needs.
+
+Every public name is found here and nowhere else. A name loads its module when it is first
+used, so that `import runlake` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from runlake._version import __version__
+
+if TYPE_CHECKING:
+    from runlake.errors import (
+        AlreadyExistsError,
+        ConflictError,
+        DataLossWarning,
+        FilterSyntaxError,
+        FormatError,
+        InvalidInputError,
+        MissingDependencyError,
+        NewerFormatError,
+        NotFoundError,
+        RunlakeError,
+        RunlakeWarning,
+        StateError,
+        StorageError,
+    )
+    from runlake.fluent import (
+        active_run,
+        create_experiment,
+        delete_experiment,
+        delete_run,
+        delete_tag,
+        end_run,
+        flush,
+        get_artifact_uri,
+        get_experiment,
+        get_experiment_by_name,
+        get_run,
+        get_tracking_uri,
+        last_active_run,
+        log,
+        log_artifact,
+        log_artifacts,
+        log_batch,
+        log_dict,
+        log_history,
+        log_metric,
+        log_metrics,
+        log_param,
+        log_params,
+        log_text,
+        restore_experiment,
+        restore_run,
+        search_experiments,
+        search_runs,
+        set_experiment,
+        set_experiment_tag,
+        set_experiment_tags,
+        set_tag,
+        set_tags,
+        set_tracking_uri,
+        start_run,
+    )
+    from runlake.lake import Lake
+    from runlake.lake import open_lake as open
+    from runlake.run import Run
+
+__all__ = [
+    "AlreadyExistsError",
+    "ConflictError",
+    "DataLossWarning",
+    "FilterSyntaxError",
+    "FormatError",
+    "InvalidInputError",
+    "Lake",
+    "MissingDependencyError",
+    "NewerFormatError",
+    "NotFoundError",
+    "Run",
+    "RunlakeError",
+    "RunlakeWarning",
+    "StateError",
+    "StorageError",
+    "__version__",
+    "active_run",
+    "create_experiment",
+    "delete_experiment",
+    "delete_run",
+    "delete_tag",
+    "end_run",
+    "flush",
+    "get_artifact_uri",
+    "get_experiment",
+    "get_experiment_by_name",
+    "get_run",
+    "get_tracking_uri",
+    "last_active_run",
+    "log",
+    "log_artifact",
+    "log_artifacts",
+    "log_batch",
+    "log_dict",
+    "log_history",
+    "log_metric",
+    "log_metrics",
+    "log_param",
+    "log_params",
+    "log_text",
+    "open",
+    "restore_experiment",
+    "restore_run",
+    "search_experiments",
+    "search_runs",
+    "set_experiment",
+    "set_experiment_tag",
+    "set_experiment_tags",
+    "set_tag",
+    "set_tags",
+    "set_tracking_uri",
+    "start_run",
+]
+
+# Where a name lives, if not in `fluent`: (module, name there).
+_ELSEWHERE = {
+    "Lake": ("runlake.lake", "Lake"),
+    "Run": ("runlake.run", "Run"),
+    "open": ("runlake.lake", "open_lake"),
+}
+
+if not TYPE_CHECKING:  # type checkers would take every name for a public one
+
+    def __getattr__(name: str) -> object:
+        """Import the module that holds a public name, and keep the name."""
+        if name not in __all__:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}", name=name, obj=None
+            )
+        home = "runlake.errors" if name.endswith(("Error", "Warning")) else "runlake.fluent"
+        module, attribute = _ELSEWHERE.get(name, (home, name))
+        value: object = getattr(import_module(module), attribute)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)

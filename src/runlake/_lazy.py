@@ -1,0 +1,50 @@
+"""Heavy libraries load at their first use, never at `import runlake`."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from runlake.errors import MissingDependencyError
+
+
+def need(module: str, *, extra: str | None = None) -> ModuleType:
+    """Import a module at the moment of use.
+
+    Args:
+        module: the dotted name.
+        extra: the extra of runlake that brings it, None for a required dependency.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message holds the pip line.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = f"'runlake[{extra}]'" if extra else (error.name or module).partition(".")[0]
+        message = f"{module} is needed here and not installed. Install it: pip install {package}"
+        raise MissingDependencyError(message) from error
+
+
+class _LazyModule(ModuleType):
+    """Stand for a module and become it when an attribute is first asked for."""
+
+    def __init__(self, name: str, extra: str | None) -> None:
+        super().__init__(name)
+        self._extra = extra
+
+    def __getattr__(self, attribute: str) -> object:
+        value = getattr(need(self.__name__, extra=self._extra), attribute)
+        setattr(self, attribute, value)
+        return value
+
+
+def lazy(module: str, *, extra: str | None = None) -> ModuleType:
+    """Return a stand-in that imports `module` when an attribute of it is first used.
+
+    Used under `if TYPE_CHECKING: import x` / `else: x = lazy("x")`, so that types stay exact.
+    """
+    return _LazyModule(module, extra)

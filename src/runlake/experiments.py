@@ -1,0 +1,303 @@
+"""Experiments by name, from many hosts at once, also without a connection.
+
+The highest claim of a name rules. These calls wait for the store; where it is away,
+`resolve` goes on with the id that is derived from the name, on which all hosts agree.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from runlake import clock, ids, schema
+from runlake.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    RunlakeWarning,
+    StateError,
+    StorageError,
+)
+from runlake.storage.names import FIRST_CLAIM, Claim
+from runlake.writing import values
+
+if TYPE_CHECKING:
+    from runlake.query.entities import Experiment
+    from runlake.storage.engine import Storage
+    from runlake.writing.drain import Drain
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# A claim older than this whose event nobody has written: its maker died in between.
+_TRACE_AFTER_US: Final = 60_000_000
+_CLAIM_TRIES: Final = 10
+
+
+@dataclass(slots=True)
+class Experiments:
+    """Making, finding, renaming, tagging, deleting and restoring experiments.
+
+    Attributes:
+        storage: of the lake; its requests are bounded by `name_timeout_s`.
+        drain: through which events go.
+        find: reads one experiment by id from a fresh snapshot, None if unknown.
+        flush_timeout_s: seconds that a call waits for its event to be in the store.
+    """
+
+    storage: Storage
+    drain: Drain
+    find: Callable[[str], Experiment | None]
+    flush_timeout_s: float
+    _known: dict[str, str] = field(default_factory=lambda: {ids.DEFAULT_EXPERIMENT_ID: ids.DEFAULT_EXPERIMENT_NAME})
+
+    def resolve(self, name: str) -> str:
+        """Return the id of an experiment; make it where there is none.
+
+        Args:
+            name: 1 to 250 printable characters.
+
+        Raises:
+            InvalidInputError: the name is none.
+            StateError: the experiment is deleted.
+            FormatError: the lake is newer than this runlake, or damaged.
+        """
+        values.name("experiment", name)
+        try:
+            experiment_id = self._resolve(name)
+        except StorageError as error:
+            experiment_id = ids.derived_experiment_id(name)
+            warnings.warn(
+                f"experiment {name!r} could not be looked up ({error}); runs go on under the id "
+                f"{experiment_id} that follows from its name.",
+                RunlakeWarning,
+                stacklevel=3,
+            )
+        self._known[experiment_id] = name
+        return experiment_id
+
+    def name_of(self, experiment_id: str) -> str:
+        """Return the name of an experiment whose id the caller gave.
+
+        Args:
+            experiment_id: letters, digits, `.`, `_` and `-`; at most 100.
+
+        Raises:
+            InvalidInputError: it is no id.
+        """
+        if not isinstance(experiment_id, str) or not _ID.fullmatch(experiment_id):
+            message = (
+                f"an experiment id is up to 100 letters, digits, '.', '_' and '-', got "
+                f"{experiment_id!r}."
+            )
+            raise InvalidInputError(message)
+        if experiment_id not in self._known:
+            try:
+                found = self.find(experiment_id)
+            except (StorageError, NotFoundError):
+                found = None
+            self._known[experiment_id] = found.name if found else experiment_id
+        return self._known[experiment_id]
+
+    def create(
+        self, name: str, artifact_location: str | None, tags: Mapping[str, object] | None
+    ) -> str:
+        """Make an experiment and return its id; it is in the store when this returns.
+
+        Args:
+            name: 1 to 250 printable characters.
+            artifact_location: where artifacts lie if not in the lake.
+            tags: its first tags.
+
+        Raises:
+            InvalidInputError: the name or a tag is wrong.
+            AlreadyExistsError: the name is taken.
+            StorageError: the store refused.
+        """
+        values.name("experiment", name)
+        texts = {
+            values.name("tag", key): values.text("tag", key, value)
+            for key, value in (tags or {}).items()
+        }
+        self.storage.ensure_lake()
+        for _ in range(_CLAIM_TRIES):
+            ruling = self.storage.read_claim(name)
+            if ruling is not None and not self._was_freed(ruling):
+                message = f"experiment {name!r} exists already, with id {ruling.experiment_id!r}."
+                raise AlreadyExistsError(message, url=self.storage.url)
+            claim = _claim(name, ruling, artifact_location, texts)
+            if self.storage.make_claim(claim):
+                self._trace(claim)
+                return claim.experiment_id
+        raise ConflictError(f"the name {name!r} is claimed by many at once. Try again.")
+
+    def rename(self, experiment_id: str, name: str) -> None:
+        """Give an experiment another name; the old one becomes free.
+
+        Args:
+            experiment_id: the experiment.
+            name: the new name.
+
+        Raises:
+            NotFoundError: there is no such experiment.
+            AlreadyExistsError: the name is taken.
+            StorageError: the store refused.
+        """
+        values.name("experiment", name)
+        known = self._require(experiment_id)
+        if known.name == name:
+            return
+        ruling = self.storage.read_claim(name)
+        if ruling is not None and ruling.experiment_id != experiment_id:
+            if not self._was_freed(ruling):
+                message = f"experiment {name!r} exists already, with id {ruling.experiment_id!r}."
+                raise AlreadyExistsError(message, url=self.storage.url)
+        if ruling is None or ruling.experiment_id != experiment_id:
+            claim = _claim(name, ruling, None, {}, experiment_id=experiment_id)
+            if not self.storage.make_claim(claim):
+                message = f"experiment {name!r} was made by somebody else just now."
+                raise AlreadyExistsError(message, url=self.storage.url)
+        self._say([(experiment_id, schema.EXPERIMENT_RENAME, name, None, None)])
+        self._known[experiment_id] = name
+
+    def set_tags(self, experiment_id: str, tags: Mapping[str, object]) -> None:
+        """Set tags of an experiment.
+
+        Args:
+            experiment_id: the experiment.
+            tags: values by key.
+
+        Raises:
+            NotFoundError: there is no such experiment.
+            InvalidInputError: a tag is wrong; none is set.
+            StorageError: the store refused.
+        """
+        rows = [
+            (
+                experiment_id,
+                schema.EXPERIMENT_TAG,
+                values.name("tag", key),
+                None,
+                values.text("tag", key, value),
+            )
+            for key, value in tags.items()
+        ]
+        self._require(experiment_id)
+        self._say(rows)
+
+    def delete(self, experiment_id: str) -> None:
+        """Hide an experiment and keep everything in it; see `restore`.
+
+        Raises:
+            NotFoundError: there is no such experiment.
+            StorageError: the store refused.
+        """
+        self._require(experiment_id)
+        self._say([(experiment_id, schema.EXPERIMENT_DELETE, "", None, None)])
+
+    def restore(self, experiment_id: str) -> None:
+        """Show a deleted experiment again; runs deleted one by one stay deleted.
+
+        Raises:
+            NotFoundError: there is no such experiment.
+            StorageError: the store refused.
+        """
+        self._require(experiment_id)
+        self._say([(experiment_id, schema.EXPERIMENT_RESTORE, "", None, None)])
+
+    def _resolve(self, name: str) -> str:
+        self.storage.ensure_lake()
+        for _ in range(_CLAIM_TRIES):
+            ruling = self.storage.read_claim(name)
+            if ruling is None:
+                claim = _claim(name, None, None, {})
+                if self.storage.make_claim(claim):
+                    self._trace(claim)
+                    return claim.experiment_id
+                continue
+            found = self.find(ruling.experiment_id)
+            if found is not None and found.name != name:
+                claim = _claim(name, ruling, None, {})
+                if self.storage.make_claim(claim):
+                    self._trace(claim)
+                    return claim.experiment_id
+                continue
+            if found is not None and found.lifecycle_stage == schema.DELETED:
+                message = (
+                    f"experiment {name!r} is deleted. Restore it: "
+                    f"runlake.restore_experiment({ruling.experiment_id!r}), or use another name."
+                )
+                raise StateError(message, url=self.storage.url)
+            if found is None and clock.now_us() - ruling.time_us > _TRACE_AFTER_US:
+                self._trace(ruling)
+            return ruling.experiment_id
+        raise ConflictError(f"the name {name!r} is claimed by many at once. Try again.")
+
+    def _was_freed(self, ruling: Claim) -> bool:
+        """Tell whether the experiment that a claim names goes by another name now."""
+        found = self.find(ruling.experiment_id)
+        return found is not None and found.name != ruling.name
+
+    def _require(self, experiment_id: str) -> Experiment:
+        found = self.find(experiment_id)
+        if found is None:
+            raise NotFoundError.of("experiment", experiment_id, url=self.storage.url, known=())
+        return found
+
+    def _trace(self, claim: Claim) -> None:
+        """Write the event of a claim: the claim is the existence, this is what listings show."""
+        about = {
+            "time_us": claim.time_us,
+            "user": claim.user,
+            "artifact_location": claim.artifact_location,
+            "tags": dict(claim.tags),
+        }
+        text = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
+        rows: list[_Row] = [
+            (claim.experiment_id, schema.EXPERIMENT_CREATE, claim.name, None, text)
+        ]
+        rows += [
+            (claim.experiment_id, schema.EXPERIMENT_TAG, key, None, value)
+            for key, value in claim.tags.items()
+        ]
+        self._say(rows)
+
+    def _say(self, rows: list[_Row]) -> None:
+        """Append events to the reserved partition; they are in the store when this returns."""
+        partition = schema.RESERVED_PARTITION
+        while not self.drain.writer(partition, partition).journal.events(rows):
+            pass
+        self.drain.flush(self.flush_timeout_s)
+
+
+_Row = tuple[str, str, str, float | None, str | None]
+
+
+def _claim(
+    name: str,
+    before: Claim | None,
+    artifact_location: str | None,
+    tags: Mapping[str, str],
+    *,
+    experiment_id: str | None = None,
+) -> Claim:
+    """Return the claim that follows `before`: the first owner's id follows from the name."""
+    derived = ids.derived_experiment_id(name) if before is None else ids.random_experiment_id()
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        user = ""
+    return Claim(
+        name=name,
+        experiment_id=experiment_id or derived,
+        time_us=clock.now_us(),
+        user=user,
+        nonce=ids.new_nonce(),
+        number=FIRST_CLAIM if before is None else before.number + 1,
+        artifact_location=artifact_location,
+        tags=tags,
+    )

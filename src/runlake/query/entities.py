@@ -1,0 +1,224 @@
+"""Runs and experiments as objects that read like MLflow's.
+
+Times are milliseconds since 1970, as MLflow's clients expect; everything else in runlake
+counts microseconds. `metrics` holds last values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from runlake import schema
+from runlake._lazy import lazy
+from runlake.errors import InvalidInputError, NotFoundError
+from runlake.query.data import read_data
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from runlake.query.engine import Query
+else:
+    pa = lazy("pyarrow")
+
+_RUN_SQL: Final = """
+SELECT * EXCLUDE (start_time, end_time), epoch_ms(start_time) AS start_time,
+    epoch_ms(end_time) AS end_time
+FROM runs
+WHERE run_id = $run_id
+"""
+_EXPERIMENT_SQL: Final = """
+SELECT * EXCLUDE (creation_time, last_update_time), epoch_ms(creation_time) AS creation_time,
+    epoch_ms(last_update_time) AS last_update_time
+FROM experiments
+"""
+_STAGES: Final = {
+    "ACTIVE_ONLY": (schema.ACTIVE,),
+    "DELETED_ONLY": (schema.DELETED,),
+    "ALL": (schema.ACTIVE, schema.DELETED),
+}
+# Names that a message may offer; more than this nobody reads, and comparing them takes long.
+_NEAR_NAMES: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What is known of a run by itself.
+
+    Attributes:
+        run_id: the run.
+        run_name: the chosen name, else the one derived from the id.
+        experiment_id: the experiment of the run's earliest fact.
+        status: RUNNING, SCHEDULED, FINISHED, FAILED or KILLED.
+        is_stale: it is open, and nothing has come of it for long.
+        start_time: milliseconds since 1970.
+        end_time: milliseconds since 1970, None until the run ends.
+        artifact_uri: where its artifacts lie.
+        lifecycle_stage: `active` or `deleted`.
+        user_id: who started it.
+        source_name: the script that started it.
+        parent_run_id: the run that it is nested in.
+    """
+
+    run_id: str
+    run_name: str | None
+    experiment_id: str
+    status: str
+    is_stale: bool
+    start_time: int
+    end_time: int | None
+    artifact_uri: str
+    lifecycle_stage: str
+    user_id: str | None
+    source_name: str | None
+    parent_run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """What was logged to a run.
+
+    Attributes:
+        params: text by key.
+        metrics: last value by key.
+        tags: text by key.
+    """
+
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as one snapshot knows it.
+
+    Attributes:
+        info: what is known of it by itself.
+        data: what was logged to it.
+    """
+
+    info: RunInfo
+    data: RunData
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment as one snapshot knows it.
+
+    Attributes:
+        experiment_id: stays when the name changes.
+        name: what people call it.
+        lifecycle_stage: `active` or `deleted`.
+        artifact_location: where its runs' artifacts lie.
+        creation_time: milliseconds since 1970.
+        last_update_time: milliseconds since 1970.
+        tags: text by key.
+    """
+
+    experiment_id: str
+    name: str
+    lifecycle_stage: str
+    artifact_location: str
+    creation_time: int | None
+    last_update_time: int | None
+    tags: dict[str, str]
+
+
+def get_run(query: Query, run_id: str) -> RunRecord:
+    """Return one run, deleted or not.
+
+    Raises:
+        NotFoundError: the snapshot holds no such run; the message names the nearest.
+    """
+    found = query.read(_RUN_SQL, {"run_id": run_id}, needs=("lean_runs",), lean=True).to_pylist()
+    if not found:
+        raise _not_found(query, "run", run_id, table="run_facts", column="run_id")
+    row = found[0]
+    info = RunInfo(**{name: row[name] for name in RunInfo.__slots__})
+    data = RunData(params={}, metrics={}, tags={})
+    for held in read_data(query, pa.array([run_id])).to_pylist():
+        value = held["num"] if held["prefix"] == "metrics" else held["str"]
+        getattr(data, held["prefix"])[held["key"]] = value
+    return RunRecord(info, data)
+
+
+def get_experiment(query: Query, experiment_id: str) -> Experiment:
+    """Return one experiment, deleted or not.
+
+    Raises:
+        NotFoundError: the snapshot holds no such experiment; the message names the nearest.
+    """
+    found = find_experiment(query, experiment_id)
+    if found is None:
+        raise _not_found(
+            query, "experiment", experiment_id, table="experiments", column="experiment_id"
+        )
+    return found
+
+
+def get_experiment_by_name(query: Query, name: str) -> Experiment:
+    """Return the experiment of a name, deleted or not.
+
+    Raises:
+        NotFoundError: the snapshot holds no such experiment; the message names the nearest.
+    """
+    found = find_experiment_by_name(query, name)
+    if found is None:
+        raise _not_found(query, "experiment", name, table="experiments", column="name")
+    return found
+
+
+def find_experiment(query: Query, experiment_id: str) -> Experiment | None:
+    """Return one experiment, None where the snapshot holds none."""
+    return next(iter(_experiments(query, "WHERE experiment_id = $1", [experiment_id])), None)
+
+
+def find_experiment_by_name(query: Query, name: str) -> Experiment | None:
+    """Return the experiment of a name, None where the snapshot holds none.
+
+    Two lakes merged by a plain copy may hold a name twice; the active, then the oldest, rules.
+    """
+    clause = "WHERE name = $1 ORDER BY lifecycle_stage, creation_time, experiment_id LIMIT 1"
+    return next(iter(_experiments(query, clause, [name])), None)
+
+
+def search_experiments(query: Query, *, view_type: str = "ACTIVE_ONLY") -> list[Experiment]:
+    """Return experiments, the latest updated first.
+
+    Args:
+        query: the snapshot.
+        view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`.
+
+    Raises:
+        InvalidInputError: there is no such view type.
+    """
+    if view_type not in _STAGES:
+        raise InvalidInputError(
+            f"view_type is {view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
+        )
+    clause = (
+        "WHERE list_contains(CAST($1 AS VARCHAR[]), lifecycle_stage) "
+        "ORDER BY last_update_time DESC, experiment_id DESC"
+    )
+    return _experiments(query, clause, [list(_STAGES[view_type])])
+
+
+def _experiments(query: Query, clause: str, params: list[Any]) -> list[Experiment]:
+    found = query.read(_EXPERIMENT_SQL + clause, params, needs=("experiments",))
+    rows = found.to_pylist(maps_as_pydicts="strict")
+    return [Experiment(**{name: row[name] for name in Experiment.__slots__}) for row in rows]
+
+
+def _not_found(query: Query, what: str, name: str, *, table: str, column: str) -> NotFoundError:
+    """Say what is missing, and offer the nearest names."""
+    place = f"inside.{table}" if table == "run_facts" else table
+    near = query.read(
+        f"SELECT {column}, count(*) OVER () AS total FROM {place} "
+        f"ORDER BY jaro_winkler_similarity({column}, $1) DESC, {column} LIMIT {_NEAR_NAMES}",
+        [name],
+        needs=(table,),
+    )
+    total = near["total"][0].as_py() if near.num_rows else 0
+    known = near[column].to_pylist()
+    return NotFoundError.of(what, name, url=query.tables.root_url, known=known, count=total)

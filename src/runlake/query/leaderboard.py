@@ -1,0 +1,163 @@
+"""Rank runs by one metric.
+
+A run stands with its best, last, least, greatest or mean value. Runs with equal values share a
+rank, and the next rank counts them all (1, 1, 3). A run whose value is NaN ranks behind all
+numbers; a run without the metric is left out. The statement behind a leaderboard is text that
+anybody can run, `leaderboard_sql`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runlake import schema
+from runlake._lazy import lazy
+from runlake.errors import InvalidInputError, NotFoundError
+from runlake.query.data import read_data
+from runlake.query.export import to_polars
+from runlake.query.search import widen
+from runlake.query.views import text_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from runlake.query.engine import Query
+else:
+    pc = lazy("pyarrow.compute")
+
+GOALS: Final = ("max", "min")
+VALUES: Final = ("best", "last", "min", "max", "mean")
+
+
+def leaderboard(  # noqa: D417 - the arguments of `leaderboard_sql`
+    query: Query,
+    metric: str,
+    *,
+    goal: str | None = None,
+    value: str = "best",
+    top: int | None = 10,
+    experiment_ids: Iterable[str] | None = None,
+) -> pl.DataFrame:
+    """Return the best runs by one metric.
+
+    Args:
+        query: the snapshot; the other arguments are those of `leaderboard_sql`.
+
+    Returns:
+        `rank`, `run_id`, `run_name`, `experiment_name`, `value`, `step` (of the value; null
+        for a mean), `status`, and `params.<key>` for each param that differs between the runs
+        shown.
+
+    Raises:
+        InvalidInputError: an argument is none of what it may be.
+        NotFoundError: no run of the snapshot has this metric; the message names the nearest.
+    """
+    statement = leaderboard_sql(
+        metric, goal=goal, value=value, top=top, experiment_ids=experiment_ids
+    )
+    board = query.read(statement, needs=("lean_runs", "metric_summary"), lean=True)
+    if not board.num_rows:
+        _require_metric(query, metric)
+    data = read_data(query, board["run_id"])
+    return to_polars(widen(board, _differing_params(data, board.num_rows)))
+
+
+def leaderboard_sql(
+    metric: str,
+    *,
+    goal: str | None = None,
+    value: str = "best",
+    top: int | None = 10,
+    experiment_ids: Iterable[str] | None = None,
+) -> str:
+    """Return the statement that ranks, to read, to change, and to run with `runlake sql`.
+
+    Args:
+        metric: its key.
+        goal: `max` or `min`: which value is better; None means `max`.
+        value: what a run stands with: `best` (by the goal), `last`, `min`, `max` or `mean`.
+        top: greatest number of runs; None means all.
+        experiment_ids: only runs of these experiments; None means of all.
+
+    Raises:
+        InvalidInputError: an argument is none of what it may be.
+    """
+    goal = "max" if goal is None else goal
+    for name, given, known in (("goal", goal, GOALS), ("value", value, VALUES)):
+        if given not in known:
+            raise InvalidInputError(
+                f"{name} is {given!r}; it may be {', '.join(map(repr, known))}."
+            )
+    if top is not None and (isinstance(top, bool) or top < 1):
+        raise InvalidInputError(f"top is {top!r}; it may be 1 or more, or None for all.")
+    if isinstance(experiment_ids, str):
+        raise InvalidInputError(f"experiment_ids is a text; write a list: [{experiment_ids!r}].")
+    column = goal if value == "best" else value
+    step = "NULL::BIGINT" if column == "mean" else f"{column}_step"
+    lines = [
+        "SELECT",
+        "    rank() OVER (",
+        f"        ORDER BY isnan(value), value {'DESC' if goal == 'max' else 'ASC'}",
+        "    ) AS rank,",
+        "    run_id,",
+        "    run_name,",
+        "    experiment_name,",
+        "    value,",
+        "    step,",
+        "    status",
+        "FROM (",
+        # Where every point is NaN there is no least, greatest or mean value.
+        f"    SELECT run_id, coalesce({column}, 'nan') AS value, {step} AS step",
+        "    FROM metric_summary",
+        f"    WHERE key = {text_literal(metric)}",
+        ")",
+        "JOIN runs USING (run_id)",
+        f"WHERE lifecycle_stage = '{schema.ACTIVE}'",
+    ]
+    if experiment_ids is not None:
+        listed = ", ".join(text_literal(str(each)) for each in experiment_ids)
+        lines.append(f"    AND experiment_id IN ({listed})" if listed else "    AND false")
+    lines.append("ORDER BY rank, start_time, run_id")
+    if top is not None:
+        lines.append(f"LIMIT {int(top)}")
+    return "\n".join(lines)
+
+
+def count_left_out(
+    query: Query, metric: str, *, experiment_ids: Iterable[str] | None = None
+) -> int:
+    """Return how many active runs a leaderboard leaves out, because they lack the metric."""
+    only = None if experiment_ids is None else [str(each) for each in experiment_ids]
+    statement = f"""
+SELECT count(*)
+FROM runs
+WHERE lifecycle_stage = '{schema.ACTIVE}'
+    AND ($only IS NULL OR list_contains(CAST($only AS VARCHAR[]), experiment_id))
+    AND run_id NOT IN (SELECT run_id FROM metric_summary WHERE key = $metric)
+"""
+    params = {"only": only, "metric": metric}
+    needs = ("lean_runs", "metric_summary")
+    found = query.read(statement, params, needs=needs, lean=True)
+    return int(found[0][0].as_py())
+
+
+def _require_metric(query: Query, metric: str) -> None:
+    keys = query.read("SELECT DISTINCT key FROM metric_summary", needs=("metric_summary",))
+    known = keys["key"].to_pylist()
+    if metric not in known:
+        raise NotFoundError.of("metric", metric, url=query.tables.root_url, known=known)
+
+
+def _differing_params(data: pa.Table, run_count: int) -> pa.Table:
+    """Keep the params that not all runs share."""
+    params = data.filter(pc.equal(data["prefix"], "params"))
+    per_key = params.group_by("key").aggregate([("str", "count_distinct"), ("run_id", "count")])
+    is_shared = pc.and_(
+        pc.equal(per_key["str_count_distinct"], 1), pc.equal(per_key["run_id_count"], run_count)
+    )
+    differing = per_key.filter(pc.invert(is_shared))["key"]
+    return params.filter(pc.is_in(params["key"], differing.combine_chunks()))

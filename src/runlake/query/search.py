@@ -1,0 +1,152 @@
+"""Find runs: a filter, an order, a page, and one wide row for each run.
+
+The columns are MLflow's: `run_id`, `experiment_id`, `status`, `artifact_uri`, `start_time`,
+`end_time`, then `run_name`, and one column for each key that a run of the page has:
+`metrics.<key>` (the last value), `params.<key>`, `tags.<key>`. What a run does not have is
+null; a NaN that was logged is NaN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from runlake import schema
+from runlake._lazy import lazy
+from runlake.errors import InvalidInputError
+from runlake.query.compile import compile_search
+from runlake.query.data import read_data
+from runlake.query.export import to_polars
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from runlake.query.engine import Query
+else:
+    np = lazy("numpy")
+    pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
+
+_COLUMNS: Final = (
+    "run_id",
+    "experiment_id",
+    "status",
+    "artifact_uri",
+    "start_time",
+    "end_time",
+    "run_name",
+)
+_STAGES: Final = {
+    "ACTIVE_ONLY": f"r.lifecycle_stage = '{schema.ACTIVE}'",
+    "DELETED_ONLY": f"r.lifecycle_stage = '{schema.DELETED}'",
+    "ALL": "true",
+}
+
+
+def search_runs(
+    query: Query,
+    filter_string: str = "",
+    *,
+    experiment_ids: Iterable[str] | None = None,
+    run_view_type: str = "ACTIVE_ONLY",
+    limit: int | None = None,
+    offset: int = 0,
+    order_by: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """Return the runs that match, one wide row each.
+
+    Args:
+        query: the snapshot.
+        filter_string: see `runlake.query.grammar`; empty matches every run.
+        experiment_ids: only runs of these experiments; None means of all.
+        run_view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`.
+        limit: greatest number of runs; None means no limit.
+        offset: runs to leave out at the beginning.
+        order_by: keys like `metrics.acc DESC`; by default the newest start first.
+
+    Returns:
+        The columns of this module's description.
+
+    Raises:
+        FilterSyntaxError: the filter or a key of the order cannot be read.
+        InvalidInputError: another argument is wrong.
+    """
+    page = find_runs(
+        query,
+        filter_string,
+        experiment_ids=experiment_ids,
+        run_view_type=run_view_type,
+        limit=limit,
+        offset=offset,
+        order_by=order_by,
+    )
+    return to_polars(widen(page.select(_COLUMNS), read_data(query, page["run_id"])))
+
+
+def find_runs(
+    query: Query,
+    filter_string: str = "",
+    *,
+    experiment_ids: Iterable[str] | None = None,
+    run_view_type: str = "ACTIVE_ONLY",
+    limit: int | None = None,
+    offset: int = 0,
+    order_by: Sequence[str] | None = None,
+) -> pa.Table:
+    """Return the rows of `runs`, without its maps, that `search_runs` would show."""
+    if run_view_type not in _STAGES:
+        raise InvalidInputError(
+            f"run_view_type is {run_view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
+        )
+    for name, number in (("limit", limit), ("offset", offset)):
+        if number is not None and (isinstance(number, bool) or number < 0):
+            raise InvalidInputError(f"{name} is {number!r}; it may be 0 or more.")
+    if isinstance(order_by, str):
+        raise InvalidInputError(f"order_by is a text; write a list: [{order_by!r}].")
+    if isinstance(experiment_ids, str):
+        raise InvalidInputError(f"experiment_ids is a text; write a list: [{experiment_ids!r}].")
+    found = compile_search(filter_string, order_by or ())
+    params = dict(found.params)
+    where = [f"({found.where})", _STAGES[run_view_type]]
+    if experiment_ids is not None:
+        params["experiments"] = [str(experiment_id) for experiment_id in experiment_ids]
+        where.append("r.experiment_id IN (SELECT unnest(CAST($experiments AS VARCHAR[])))")
+    cut = "" if limit is None else f"LIMIT {int(limit)}"
+    statement = (
+        f"SELECT r.*\nFROM runs AS r\n{found.joins}\nWHERE {' AND '.join(where)}\n"
+        f"ORDER BY {found.order_by}\n{cut} OFFSET {int(offset)}"
+    )
+    needs = {"lean_runs", *found.needs}
+    return query.read(statement, params or None, needs=needs, lean=True)
+
+
+def widen(page: pa.Table, data: pa.Table) -> pa.Table:
+    """Give each run of a page its values.
+
+    Args:
+        page: a table with a column `run_id`, one row for each run.
+        data: what these runs hold, as `runlake.query.data.read_data` returns it.
+
+    Returns:
+        The page, and behind its columns one for each prefix and key of `data`.
+    """
+    if not data.num_rows:
+        return page
+    rows = pc.index_in(data["run_id"], value_set=page["run_id"].combine_chunks()).to_numpy()
+    prefixes, keys = (data[name].combine_chunks().dictionary_encode() for name in ("prefix", "key"))
+    codes = prefixes.indices.to_numpy() * np.int64(len(keys.dictionary)) + keys.indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
+    ends = np.r_[starts[1:], len(codes)]
+    numbers, texts = data["num"].combine_chunks(), data["str"].combine_chunks()
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        prefix, key = prefixes[start].as_py(), keys[start].as_py()
+        places = np.full(page.num_rows, -1, dtype=np.int64)
+        places[rows[start:end]] = np.arange(start, end)
+        values = numbers if prefix == "metrics" else texts
+        indices = pa.array(places, pa.int64(), mask=places < 0)
+        page = page.append_column(f"{prefix}.{key}", values.take(indices))
+    return page

@@ -1,0 +1,229 @@
+"""The public views: their columns, what each needs, and the SQL that makes it.
+
+`runs`, `params` and their like are folded from what segment footers say (`runlake.query.folds`
+holds the rules) and become tables at their first use. `metrics`, `events` and `artifacts` read
+rows from Parquet files at each query; their `experiment_id` is the partition of the file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from runlake import schema
+from runlake.query.folds import FOLDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runlake.storage.tables import PointFile
+
+_TIME = "TIMESTAMP WITH TIME ZONE"
+_TEXTS = "MAP(VARCHAR, VARCHAR)"
+
+# Columns of the public views, in order: name and DuckDB type.
+VIEWS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "experiments": (
+        ("experiment_id", "VARCHAR"),
+        ("name", "VARCHAR"),
+        ("lifecycle_stage", "VARCHAR"),
+        ("artifact_location", "VARCHAR"),
+        ("creation_time", _TIME),
+        ("last_update_time", _TIME),
+        ("tags", _TEXTS),
+    ),
+    "runs": (
+        ("run_id", "VARCHAR"),
+        ("experiment_id", "VARCHAR"),
+        ("experiment_name", "VARCHAR"),
+        ("run_name", "VARCHAR"),
+        ("status", "VARCHAR"),
+        ("is_stale", "BOOLEAN"),
+        ("start_time", _TIME),
+        ("end_time", _TIME),
+        ("duration", "DOUBLE"),
+        ("user_id", "VARCHAR"),
+        ("source_name", "VARCHAR"),
+        ("parent_run_id", "VARCHAR"),
+        ("lifecycle_stage", "VARCHAR"),
+        ("artifact_uri", "VARCHAR"),
+        ("params", _TEXTS),
+        ("metrics", "MAP(VARCHAR, DOUBLE)"),
+        ("tags", _TEXTS),
+    ),
+    "params": (
+        ("run_id", "VARCHAR"),
+        ("experiment_id", "VARCHAR"),
+        ("key", "VARCHAR"),
+        ("value", "VARCHAR"),
+        ("number", "DOUBLE"),
+    ),
+    "tags": (
+        ("run_id", "VARCHAR"),
+        ("experiment_id", "VARCHAR"),
+        ("key", "VARCHAR"),
+        ("value", "VARCHAR"),
+    ),
+    "metrics": (
+        ("run_id", "VARCHAR"),
+        ("experiment_id", "VARCHAR"),
+        ("key", "VARCHAR"),
+        ("step", "BIGINT"),
+        ("timestamp", _TIME),
+        ("value", "DOUBLE"),
+        ("writer", "VARCHAR"),
+    ),
+    "metric_summary": (
+        ("run_id", "VARCHAR"),
+        ("experiment_id", "VARCHAR"),
+        ("key", "VARCHAR"),
+        ("last", "DOUBLE"),
+        ("last_step", "BIGINT"),
+        ("last_time", _TIME),
+        ("first", "DOUBLE"),
+        ("first_step", "BIGINT"),
+        ("min", "DOUBLE"),
+        ("min_step", "BIGINT"),
+        ("max", "DOUBLE"),
+        ("max_step", "BIGINT"),
+        ("mean", "DOUBLE"),
+        ("count", "BIGINT"),
+        ("nan_count", "BIGINT"),
+    ),
+    "artifacts": (
+        ("run_id", "VARCHAR"),
+        ("experiment_id", "VARCHAR"),
+        ("path", "VARCHAR"),
+        ("size", "BIGINT"),
+        ("media_type", "VARCHAR"),
+        ("sha256", "VARCHAR"),
+        ("logged_at", _TIME),
+    ),
+    "events": (
+        ("run_id", "VARCHAR"),
+        ("experiment_id", "VARCHAR"),
+        ("kind", "VARCHAR"),
+        ("key", "VARCHAR"),
+        ("value", "VARCHAR"),
+        ("at", _TIME),
+        ("writer", "VARCHAR"),
+    ),
+}
+
+# What must be there before a view or table can be made.
+NEEDS: Final[dict[str, tuple[str, ...]]] = {
+    "experiments": (),
+    "run_facts": ("experiments",),
+    "lean_runs": ("run_facts",),
+    "params": ("run_facts", "fact_parts"),
+    "tags": ("run_facts", "fact_parts"),
+    "metric_summary": ("run_facts", "summary_parts"),
+    "runs": ("run_facts", "params", "tags", "metric_summary"),
+    "fact_parts": (),
+    "summary_parts": (),
+    "lake_rows": (),
+    "point_files": (),
+    "metrics": ("point_files",),
+    "events": ("point_files", "lake_rows"),
+    "artifacts": ("point_files",),
+}
+
+# The views that read Parquet files; all others fold what the footers say.
+ROW_VIEWS: Final = frozenset({"metrics", "events", "artifacts"})
+
+_METRICS = f"""
+CREATE VIEW metrics AS
+SELECT run_id, experiment_id, key, step, timestamp, num AS value, writer
+FROM ({{rows}})
+WHERE kind = '{schema.METRIC}'
+"""
+
+# Facts about experiments belong to no run; their partition's files are not among the points.
+_EVENTS = f"""
+CREATE VIEW events AS
+SELECT
+    run_id, experiment_id, kind, key,
+    coalesce(
+        str,
+        CASE
+            WHEN num = trunc(num) AND abs(num) < 1e17 THEN CAST(CAST(num AS BIGINT) AS VARCHAR)
+            ELSE CAST(num AS VARCHAR)
+        END
+    ) AS value,
+    timestamp AS at,
+    writer
+FROM (
+    SELECT run_id, experiment_id, kind, key, num, str, timestamp, writer
+    FROM ({{rows}})
+    WHERE kind <> '{schema.METRIC}'
+    UNION ALL
+    SELECT NULL, run_id, kind, key, num, str, make_timestamptz(clock), writer
+    FROM inside.lake_rows
+)
+"""
+
+_ARTIFACTS = f"""
+CREATE VIEW artifacts AS
+SELECT
+    run_id,
+    fact.experiment_id AS experiment_id,
+    key AS path,
+    CAST(fact.num AS BIGINT) AS size,
+    coalesce(about ->> '$.media_type', about ->> '$.type') AS media_type,
+    about ->> '$.sha256' AS sha256,
+    fact.timestamp AS logged_at
+FROM (
+    SELECT *, CASE WHEN json_valid(fact.str) THEN CAST(fact.str AS JSON) END AS about
+    FROM (
+        SELECT
+            run_id, key,
+            max(struct_pack(timestamp, writer, seq, num, str, experiment_id)) AS fact
+        FROM ({{rows}})
+        WHERE kind = '{schema.ARTIFACT}'
+        GROUP BY run_id, key
+    )
+)
+"""
+
+_ROWS: Final = {"metrics": _METRICS, "events": _EVENTS, "artifacts": _ARTIFACTS}
+
+
+def build_sql(name: str, points: Sequence[PointFile]) -> str:
+    """Return the statement that makes one view or table; what it needs must be there.
+
+    Args:
+        name: a key of `NEEDS`.
+        points: the files that row-level views read.
+    """
+    if name in _ROWS:
+        return _ROWS[name].format(rows=rows_sql(points))
+    return FOLDS[name]
+
+
+def rows_sql(points: Sequence[PointFile]) -> str:
+    """Return the query over all rows of the files: segment columns, writer, partition, seq.
+
+    The files' places in the list are their `file_index` in the table `point_files`.
+    """
+    if not points:
+        columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in schema.SEGMENT_COLUMNS)
+        empty = "NULL::VARCHAR AS writer, NULL::VARCHAR AS experiment_id, NULL::BIGINT AS seq"
+        return f"SELECT {columns}, {empty} WHERE false"
+    files = ", ".join(text_literal(point.path) for point in points)
+    columns = ", ".join(f'"{name}"' for name, _ in schema.SEGMENT_COLUMNS)
+    return f"""
+SELECT {columns}, f.writer, f.experiment_id, f.first + r.file_row_number AS seq
+FROM read_parquet([{files}], hive_partitioning = false, union_by_name = false) AS r
+JOIN inside.point_files AS f ON f.file_index = r.file_index
+WHERE r.file_row_number >= f.skip_rows
+"""
+
+
+def empty_sql(name: str) -> str:
+    """Return the statement that makes a public view's empty twin, for looking up names."""
+    columns = ", ".join(f'"{column}" {kind}' for column, kind in VIEWS[name])
+    return f"CREATE TABLE {name} ({columns})"
+
+
+def text_literal(text: str) -> str:
+    """Return SQL that means exactly this text."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,666 @@
+"""One run, as the training code sees it: the write half.
+
+Calls that log rows check their input, put the rows into the local journal and return; they
+never wait for the store and never raise because it is ill.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from runlake import clock, ids, run_names, schema
+from runlake.errors import InvalidInputError, StateError, StorageError
+from runlake.writing import columns, lifecycle, values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from runlake.artifacts.store import Artifacts
+    from runlake.query.entities import RunData, RunRecord
+    from runlake.settings import Settings
+    from runlake.writing.drain import Drain
+    from runlake.writing.journal import Journal
+
+_now_ns: Final = time.time_ns
+_RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveInfo:
+    """What is fixed about a run while it is written, with MLflow's names.
+
+    Attributes:
+        run_id: 32 lower-case hex digits, or what the caller gave.
+        experiment_id: the experiment.
+        run_name: as chosen, else derived from the id.
+        status: RUNNING, or how it ended.
+        start_time: milliseconds since 1970.
+        artifact_uri: where its artifacts lie.
+    """
+
+    run_id: str
+    experiment_id: str
+    run_name: str
+    status: str
+    start_time: int
+    artifact_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """How a run begins.
+
+    Attributes:
+        run_id: of the run; an unknown id makes the run.
+        experiment_id: where it lies.
+        experiment_name: that experiment's name.
+        run_name: chosen by a person, None for a derived one.
+        parent_run_id: the run that it is nested in.
+        start_us: microseconds since 1970.
+    """
+
+    run_id: str
+    experiment_id: str
+    experiment_name: str
+    run_name: str | None
+    parent_run_id: str | None
+    start_us: int
+
+
+class Run:
+    """The record of one training job, open for writing by this process.
+
+    Use it as a context manager: the run ends FINISHED, or FAILED with the traceback when the
+    block raises. Any thread may log. A forked child may log too; it never ends the run.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        drain: Drain,
+        artifacts: Artifacts,
+        settings: Settings,
+        *,
+        read: Callable[[str], RunRecord],
+        tags: Mapping[str, object],
+    ) -> None:
+        """Begin the run; use `Lake.start_run` or `runlake.start_run` instead."""
+        self._plan = plan
+        self._drain = drain
+        self._artifacts = artifacts
+        self._settings = settings
+        self._read = read
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._status = schema.RUNNING
+        self._params: dict[str, str] = {}
+        self._next_step = 0
+        self._key_ids: dict[str, int] = {}
+        self._journal: Journal
+        self._begin(self._tag_rows(tags.items()))
+        lifecycle.watch_run(self)
+
+    # What it is.
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._plan.run_id
+
+    @property
+    def info(self) -> LiveInfo:
+        """What is fixed about the run, with MLflow's names."""
+        plan = self._plan
+        return LiveInfo(
+            run_id=plan.run_id,
+            experiment_id=plan.experiment_id,
+            run_name=plan.run_name or run_names.auto_name(plan.run_id),
+            status=self._status,
+            start_time=plan.start_us // 1000,
+            artifact_uri=self._artifacts.uri(plan.experiment_id, plan.run_id),
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes more rows from this process."""
+        return self._status == schema.RUNNING
+
+    @property
+    def data(self) -> RunData:
+        """Params, metrics and tags as the lake holds them now; flushes and reads."""
+        return self._read(self.run_id).data
+
+    def __repr__(self) -> str:
+        """Name the run and where it stands."""
+        info = self.info
+        return f"<Run {info.run_name!r} {info.run_id} {info.status}>"
+
+    # Metrics.
+
+    def log_metric(
+        self, key: str, value: object, step: int = 0, timestamp: object = None
+    ) -> None:
+        """Log one point of one metric.
+
+        Args:
+            key: 1 to 250 printable characters.
+            value: one number: Python, NumPy, torch or JAX scalar, Decimal, bool; NaN and
+                infinities are kept.
+            step: any 64-bit whole number, in any order.
+            timestamp: an aware datetime, or milliseconds since 1970; None means now.
+
+        Raises:
+            InvalidInputError: the key, value, step or timestamp is none of these.
+            StateError: the run has ended.
+            StorageError: only when strict, and the journal is full.
+        """
+        key_id = self._key_ids.get(key)
+        # The path of nearly every call; everything unusual goes the careful way below.
+        if (
+            key_id is not None
+            and timestamp is None
+            and type(value) is float
+            and type(step) is int
+            and -0x8000000000000000 <= step <= 0x7FFFFFFFFFFFFFFF
+            and self._journal.point(key_id, step, _now_ns() // 1000, value)
+        ):
+            return
+        number = values.number(key, value)
+        whole = values.step(step)
+        moment = clock.now_us() if timestamp is None else values.time_us(timestamp)
+        self._points([(key, number)], whole, moment)
+
+    def log_metrics(
+        self, metrics: Mapping[str, object], step: int = 0, timestamp: object = None
+    ) -> None:
+        """Log one point of each of several metrics, all or none.
+
+        Args:
+            metrics: values by key, see `log_metric`.
+            step: of all of them.
+            timestamp: of all of them; None means now.
+
+        Raises:
+            InvalidInputError: one of them is wrong; none is logged.
+            StateError: the run has ended.
+        """
+        moment = clock.now_us() if timestamp is None else values.time_us(timestamp)
+        self._log(metrics, step if type(step) is int else values.step(step), moment)
+
+    def log(self, metrics: Mapping[str, object], step: int | None = None) -> None:
+        """Log one point of each of several metrics; the step counts on by itself.
+
+        Args:
+            metrics: values by key, see `log_metric`.
+            step: of all of them; None means one more than the step before, from 0.
+
+        Raises:
+            InvalidInputError: one of them is wrong; none is logged.
+            StateError: the run has ended.
+        """
+        whole = self._next_step if step is None else step
+        if type(whole) is not int:
+            whole = values.step(whole)
+        self._log(metrics, whole, _now_ns() // 1000)
+        self._next_step = whole + 1
+
+    def log_batch(
+        self,
+        metrics: Iterable[object] = (),
+        params: Mapping[str, object] | Iterable[object] = (),
+        tags: Mapping[str, object] | Iterable[object] = (),
+    ) -> None:
+        """Log metrics, params and tags together.
+
+        Args:
+            metrics: (key, value, step) or (key, value, step, timestamp) tuples, or objects
+                with MLflow's attributes `key`, `value`, `timestamp`, `step`.
+            params: a mapping, (key, value) pairs, or objects with `key` and `value`.
+            tags: as params.
+
+        Raises:
+            InvalidInputError: one of them is wrong; nothing is logged.
+            StateError: the run has ended.
+        """
+        points = [_point(metric) for metric in metrics]
+        rows = self._param_rows(_pairs(params)) + self._tag_rows(_pairs(tags))
+        self._events(rows)
+        for key, number, step, moment in points:
+            self._points([(key, number)], step, moment)
+
+    def log_history(self, data: object) -> None:
+        """Log whole columns of points at once.
+
+        The rows lie in the local journal, as finished segments, when this returns.
+
+        Args:
+            data: an Arrow table, Polars or pandas frame, or mapping of names to arrays. Wide:
+                a column `step` and one column per metric; long: columns `key`, `step`,
+                `value`. Either may have `timestamp`. Nulls are no points; NaN is one.
+
+        Raises:
+            InvalidInputError: columns are missing or of the wrong type; nothing is logged.
+            StateError: the run has ended.
+            StorageError: the local disk is full.
+        """
+        self._check_open()
+        points = columns.points_of(data, now_us=clock.now_us())
+        writer = self._drain.columns(self._plan.experiment_id, self._plan.experiment_name)
+        try:
+            writer.add(self.run_id, points)
+        except OSError as error:
+            message = f"log_history could not write to the journal: {error}"
+            raise StorageError(message) from error
+
+    # Params and tags.
+
+    def log_param(self, key: str, value: object) -> object:
+        """Log one param and return its value.
+
+        Args:
+            key: 1 to 250 printable characters.
+            value: kept as text, with the number beside it where it is one.
+
+        Raises:
+            InvalidInputError: the key or value is wrong, or the param has another value.
+            StateError: the run has ended.
+        """
+        self._events(self._param_rows([(key, value)]))
+        return value
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log params, all or none; nested mappings are flattened with dots.
+
+        Args:
+            params: values by key; also a dataclass instance or an argparse namespace.
+
+        Raises:
+            InvalidInputError: one is wrong, or has another value already; none is logged.
+            StateError: the run has ended.
+        """
+        self._events(self._param_rows(values.flatten(params)))
+
+    def set_tag(self, key: str, value: object) -> None:
+        """Set a tag; a tag may change, the latest stands.
+
+        Args:
+            key: 1 to 250 printable characters.
+            value: kept as text.
+
+        Raises:
+            InvalidInputError: the key or value is wrong.
+        """
+        self.set_tags({key: value})
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        """Set several tags, all or none; see `set_tag`.
+
+        Args:
+            tags: values by key.
+
+        Raises:
+            InvalidInputError: one is wrong; none is set.
+        """
+        self._events(self._tag_rows(tags.items()))
+
+    def delete_tag(self, key: str) -> None:
+        """Take a tag away; a tag that is not there is fine.
+
+        Args:
+            key: of the tag.
+
+        Raises:
+            InvalidInputError: the key is wrong.
+        """
+        self._events([(self.run_id, schema.TAG, values.name("tag", key), None, None)])
+
+    # Artifacts.
+
+    def log_artifact(self, local_path: str | Path, artifact_path: str | None = None) -> None:
+        """Upload one file, or a folder with all below it; returns when it is in the store.
+
+        Args:
+            local_path: the file or folder.
+            artifact_path: folder below the run to put it in; None is the run's own.
+
+        Raises:
+            InvalidInputError: there is no such file, or the path leaves the run.
+            StorageError: the store refused.
+        """
+        self._check_open()
+        for row in self._artifacts.put(self._place(), local_path, artifact_path):
+            self._events([row])
+
+    def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
+        """Upload all files below a folder; returns when they are in the store.
+
+        Args:
+            local_dir: the folder; its own name is left out.
+            artifact_path: folder below the run to put them in; None is the run's own.
+
+        Raises:
+            InvalidInputError: there is no such folder, or the path leaves the run.
+            StorageError: the store refused.
+        """
+        self._check_open()
+        for row in self._artifacts.put_all(self._place(), local_dir, artifact_path):
+            self._events([row])
+
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Write text as an artifact, in UTF-8; returns when it is in the store.
+
+        Args:
+            text: the content.
+            artifact_file: path below the run, as `notes/summary.txt`.
+
+        Raises:
+            InvalidInputError: the path leaves the run.
+            StorageError: the store refused.
+        """
+        self._check_open()
+        self._events([self._artifacts.put_bytes(self._place(), artifact_file, text.encode())])
+
+    def log_dict(self, dictionary: Mapping[str, Any] | list[Any], artifact_file: str) -> None:
+        """Write a mapping or list as an artifact: YAML where the path ends so, else JSON.
+
+        Args:
+            dictionary: what JSON can hold.
+            artifact_file: path below the run, as `config.json` or `config.yaml`.
+
+        Raises:
+            InvalidInputError: the path leaves the run, or the value cannot be written so.
+            MissingDependencyError: YAML is asked for and PyYAML is not installed.
+            StorageError: the store refused.
+        """
+        self._check_open()
+        self._events([self._artifacts.put_dict(self._place(), artifact_file, dictionary)])
+
+    # Its end.
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Return when every row logged before is in the store.
+
+        Args:
+            timeout_s: seconds to wait; None takes the setting `close_timeout_s`.
+
+        Raises:
+            StorageError: the store refused or did not answer; the rows stay in the journal.
+        """
+        limit = self._settings.close_timeout_s if timeout_s is None else timeout_s
+        self._drain.flush(limit)
+
+    def finish(self, status: str = schema.FINISHED, end_time: object = None) -> None:
+        """End the run; what was logged goes out at once, without waiting for it.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            end_time: an aware datetime or milliseconds since 1970; None means now.
+
+        Raises:
+            InvalidInputError: there is no such status.
+        """
+        if status not in schema.ENDED:
+            message = f"a run ends with one of {sorted(schema.ENDED)}, got {status!r}."
+            raise InvalidInputError(message)
+        if self._status != schema.RUNNING or os.getpid() != self._pid:
+            return
+        moment = clock.now_us() if end_time is None else values.time_us(end_time)
+        self._events([(self.run_id, schema.STATUS, "", float(moment), status)])
+        self._status = status
+        self._key_ids = {}
+        lifecycle.forget_run(self)
+        self._drain.soon()
+
+    def __enter__(self) -> Run:
+        """Return the run."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the run: FAILED with the traceback if the block raised, KILLED by a signal."""
+        self.finish_with(error)
+
+    def finish_with(self, error: BaseException | None) -> None:
+        """End the run as its block ended.
+
+        Args:
+            error: what the block raised; a signal (SIGTERM, Ctrl-C) makes the run KILLED.
+        """
+        if error is None or (isinstance(error, SystemExit) and error.code in {None, 0}):
+            self.finish(schema.FINISHED)
+        elif isinstance(error, KeyboardInterrupt | lifecycle.Terminated):
+            self.finish(schema.KILLED)
+        else:
+            text = "".join(traceback.format_exception(error))[-schema.TEXT_LIMIT_BYTES // 4 :]
+            if self._status == schema.RUNNING and os.getpid() == self._pid:
+                self._events([(self.run_id, schema.NOTE, "traceback", None, text)])
+            self.finish(schema.FAILED)
+
+    # Inside.
+
+    def _place(self) -> tuple[str, str]:
+        return self._plan.experiment_id, self.run_id
+
+    def _begin(self, tags: list[Row]) -> None:
+        """Write what every writer that joins the run says, and the status if we own it."""
+        plan = self._plan
+        rows: list[Row] = [
+            (plan.run_id, schema.RUN, schema.RUN_START, float(plan.start_us), None),
+            (plan.run_id, schema.RUN, schema.RUN_AUTO_NAME, None, run_names.auto_name(plan.run_id)),
+            (plan.run_id, schema.RUN, schema.RUN_USER, None, _user()),
+            (plan.run_id, schema.RUN, schema.RUN_SOURCE, None, _source()),
+            (plan.run_id, schema.STATUS, "", float(clock.now_us()), schema.RUNNING),
+        ]
+        if plan.run_name is not None:
+            name = values.text("run", "name", plan.run_name)
+            rows.append((plan.run_id, schema.RUN, schema.RUN_NAME, None, name))
+        if plan.parent_run_id is not None:
+            rows.append((plan.run_id, schema.RUN, schema.RUN_PARENT, None, plan.parent_run_id))
+        rank = _rank()
+        if rank is not None:
+            rows.append((plan.run_id, schema.RUN, schema.RUN_RANK, float(rank), str(rank)))
+        with self._lock:
+            self._join(rows + tags)
+        self._drain.soon()
+
+    def _join(self, rows: list[Row]) -> None:
+        """Take the process's writer, and say in it what it must know of the run."""
+        plan = self._plan
+        writer = self._drain.writer(plan.experiment_id, plan.experiment_name)
+        if plan.run_id in writer.ended_runs:
+            # Its summaries are gone from memory, so a new writer counts from the start.
+            writer = self._drain.fresh_writer(plan.experiment_id, plan.experiment_name)
+        while not writer.journal.events(rows) and rows:
+            writer = self._drain.writer(plan.experiment_id, plan.experiment_name)
+        self._journal = writer.journal
+        self._key_ids = {}
+
+    def _rejoin(self, journal: Journal) -> None:
+        """Go on with the successor of a journal that takes no more."""
+        with self._lock:
+            if self._journal is not journal:
+                return
+            rows: list[Row] = []
+            if os.getpid() == self._pid and self._status == schema.RUNNING:
+                now = float(clock.now_us())
+                rows = [(self.run_id, schema.STATUS, "", now, schema.RUNNING)]
+            self._join(rows)
+
+    def _check_open(self) -> None:
+        if self._status != schema.RUNNING:
+            message = (
+                f"run {self.run_id} has ended ({self._status}). To log more, resume it: "
+                f"runlake.start_run(run_id={self.run_id!r})."
+            )
+            raise StateError(message)
+
+    def _events(self, rows: list[Row]) -> None:
+        self._check_open()
+        journal = self._journal
+        while rows and not journal.events(rows):
+            self._rejoin(journal)
+            journal = self._journal
+        for run_id, kind, key, _, text in rows:
+            if kind == schema.PARAM and run_id == self.run_id and text is not None:
+                self._params[key] = text
+
+    def _log(self, metrics: Mapping[str, object], step: int, moment: int) -> None:
+        key_ids = self._key_ids
+        journal = self._journal
+        try:
+            # All values are floats of known keys, nearly always.
+            pairs = [(key_ids[key], value) for key, value in metrics.items()]
+        except (KeyError, TypeError, AttributeError):
+            pairs = []
+        if pairs and all([type(value) is float for _, value in pairs]):  # noqa: C419 - a list is faster
+            try:
+                taken = journal.points(pairs, step, moment)  # type: ignore[arg-type]
+            except struct.error:
+                taken = 0
+            if taken == len(pairs):
+                return
+            done = set(list(metrics)[:taken])
+            metrics = {key: value for key, value in metrics.items() if key not in done}
+        if not isinstance(metrics, Mapping):
+            message = f"metrics are a mapping of keys to numbers, got {type(metrics).__name__}."
+            raise InvalidInputError(message)
+        checked = [(key, values.number(key, value)) for key, value in metrics.items()]
+        self._points(checked, values.step(step), moment)
+
+    def _points(self, points: list[tuple[str, float]], step: int, moment: int) -> None:
+        """Log checked points the careful way: define keys, follow a successor, count refusals."""
+        self._check_open()
+        for key, _ in points:
+            if key not in self._key_ids:
+                values.name("metric", key)
+        while points:
+            journal = self._journal
+            pairs = self._define(journal, points)
+            taken = journal.points(pairs, step, moment) if pairs else 0
+            points = points[taken:]
+            if points and journal.is_retired:
+                self._rejoin(journal)
+            elif points:
+                self._refuse(len(points))
+                return
+
+    def _define(
+        self, journal: Journal, points: list[tuple[str, float]]
+    ) -> list[tuple[int, float]]:
+        """Return the points with key ids of one journal; empty if it is retired."""
+        pairs = []
+        for key, value in points:
+            key_id = self._key_ids.get(key)
+            if key_id is None:
+                with self._lock:
+                    if self._journal is not journal:
+                        return []
+                    key_id = self._key_ids.get(key)
+                    if key_id is None:
+                        key_id = journal.key_id(self.run_id, key)
+                        if key_id < 0:
+                            return []
+                        self._key_ids[key] = key_id
+            pairs.append((key_id, value))
+        return pairs
+
+    def _refuse(self, count: int) -> None:
+        """Say that the journal is at its limit; the drain thread counts and warns too."""
+        if self._settings.strict:
+            message = (
+                f"{count} points were refused: the journal has reached its limit of "
+                f"{self._settings.journal_limit_bytes:,} bytes while the store does not answer."
+            )
+            raise StorageError(message)
+        self._drain.wake()
+
+    def _param_rows(self, params: Iterable[tuple[str, object]]) -> list[Row]:
+        rows: list[Row] = []
+        seen: dict[str, str] = {}
+        for key, value in params:
+            text = values.text("param", values.name("param", key), value)
+            known = self._params.get(key, seen.get(key))
+            if known is None:
+                seen[key] = text
+                number = values.number_beside(value)
+                rows.append((self.run_id, schema.PARAM, key, number, text))
+            elif known != text:
+                message = (
+                    f"param {key!r} of run {self.run_id} is {known[:80]!r} already and cannot "
+                    f"become {text[:80]!r}. Use a tag for what changes, or another run."
+                )
+                raise InvalidInputError(message)
+        return rows
+
+    def _tag_rows(self, tags: Iterable[tuple[str, object]]) -> list[Row]:
+        return [
+            (self.run_id, schema.TAG, values.name("tag", key), None, values.text("tag", key, value))
+            for key, value in tags
+        ]
+
+
+Row = tuple[str, str, str, float | None, str | None]
+
+
+def new_run_id() -> str:
+    """Return an id for a run that begins now."""
+    return ids.new_run_id(clock.now_us())
+
+
+def _pairs(given: Mapping[str, object] | Iterable[Any]) -> list[tuple[str, object]]:
+    """Read params or tags in any of the forms that `log_batch` takes."""
+    if isinstance(given, Mapping):
+        return list(given.items())
+    return [
+        (item.key, item.value) if hasattr(item, "key") else (item[0], item[1]) for item in given
+    ]
+
+
+def _point(metric: Any) -> tuple[str, float, int, int]:  # noqa: ANN401 - MLflow's Metric or a tuple
+    """Check one metric of `log_batch`."""
+    if hasattr(metric, "key"):
+        metric = (metric.key, metric.value, metric.step, metric.timestamp)
+    if not isinstance(metric, (tuple, list)) or not 3 <= len(metric) <= 4:  # noqa: PLR2004
+        message = f"a metric of log_batch is (key, value, step[, timestamp]), got {metric!r}."
+        raise InvalidInputError(message)
+    key, value, step, *rest = metric
+    moment = values.time_us(rest[0]) if rest and rest[0] is not None else clock.now_us()
+    name = values.name("metric", key)
+    return name, values.number(name, value), values.step(step), moment
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return str(os.getuid()) if hasattr(os, "getuid") else ""
+
+
+def _source() -> str:
+    """Return the script that runs, empty in a notebook or a prompt."""
+    main = sys.modules.get("__main__")
+    return str(getattr(main, "__file__", None) or "")
+
+
+def _rank() -> int | None:
+    for variable in _RANK_VARIABLES:
+        text = os.environ.get(variable, "")
+        if text.isdigit():
+            return int(text)
+    return None
+

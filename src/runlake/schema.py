@@ -1,0 +1,69 @@
+"""Every column of the format, its kinds and its limits: the twin in code of `docs/spec/v1.md`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FORMAT_VERSION: Final = 1
+
+# The columns of a segment, in file order: (name, Parquet type as DuckDB names it).
+SEGMENT_COLUMNS: Final = (
+    ("run_id", "VARCHAR"),
+    ("kind", "VARCHAR"),
+    ("key", "VARCHAR"),
+    ("step", "BIGINT"),
+    ("timestamp", "TIMESTAMP WITH TIME ZONE"),
+    ("num", "DOUBLE"),
+    ("str", "VARCHAR"),
+)
+
+# Kinds of events that this version writes. Readers pass unknown kinds through.
+RUN: Final = "run"  # one attribute of a run: key is the attribute (see RUN_*), num or str the value
+PARAM: Final = "param"  # str the text, num the number beside it where it is one
+TAG: Final = "tag"  # str the text; a tag is gone while str is null
+METRIC: Final = "metric"  # step, the user's timestamp, num
+STATUS: Final = "status"  # str one of STATUSES, num the time of it in microseconds since 1970
+ARTIFACT: Final = "artifact"  # key the path in the run, num the size, str JSON with sha256, type
+NOTE: Final = "note"  # key what it is about (`traceback`), str the text
+DELETE: Final = "delete"  # the run is hidden
+RESTORE: Final = "restore"  # the run is shown again
+HEARTBEAT: Final = "heartbeat"  # the writer lives, though it has nothing new; run_id is empty
+CLOSE: Final = "close"  # the writer ends here; run_id is empty
+
+# Kinds in the reserved partition; run_id holds the experiment's id.
+EXPERIMENT_CREATE: Final = "experiment_create"  # key the name, str JSON of the claim
+EXPERIMENT_RENAME: Final = "experiment_rename"  # key the new name
+EXPERIMENT_TAG: Final = "experiment_tag"  # key, str the text; gone while str is null
+EXPERIMENT_DELETE: Final = "experiment_delete"
+EXPERIMENT_RESTORE: Final = "experiment_restore"
+
+# Keys of kind `run`. The earliest stands (min of clock, writer, seq) except for RUN_NAME.
+RUN_NAME: Final = "name"  # chosen by a person; the latest stands
+RUN_AUTO_NAME: Final = "auto_name"  # derived from the run id; stands where no name was chosen
+RUN_START: Final = "start"  # num: microseconds since 1970
+RUN_USER: Final = "user"
+RUN_SOURCE: Final = "source"
+RUN_PARENT: Final = "parent"  # str: the parent's run id
+RUN_RANK: Final = "rank"  # num: the rank of this writer's process
+
+RUNNING: Final = "RUNNING"
+SCHEDULED: Final = "SCHEDULED"
+FINISHED: Final = "FINISHED"
+FAILED: Final = "FAILED"
+KILLED: Final = "KILLED"
+STATUSES: Final = (RUNNING, SCHEDULED, FINISHED, FAILED, KILLED)
+OPEN: Final = frozenset({RUNNING, SCHEDULED})
+ENDED: Final = frozenset({FINISHED, FAILED, KILLED})
+
+ACTIVE: Final = "active"
+DELETED: Final = "deleted"
+
+RESERVED_PARTITION: Final = "_lake"
+
+# Footer keys of a segment (docs/spec/v1.md, "Segment file").
+FOOTER_KEY: Final = b"runlake"
+STATE_KEY: Final = b"runlake.state"
+
+# Limits on what callers give; each is checked where it comes in.
+KEY_LIMIT_CHARS: Final = 250
+TEXT_LIMIT_BYTES: Final = 1 << 20  # one param, tag, note or name: 1 MiB of UTF-8

@@ -1,0 +1,243 @@
+"""`Storage`: one lake's storage, the seam that everything above it uses.
+
+It knows rows and states as columns, never what a metric means. Opening it costs nothing; the
+lake file is read when it is first needed, and kept.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, final
+
+from runlake import ids, schema
+from runlake.errors import FormatError, NotFoundError, StateError
+from runlake.storage import layout, names, verify
+from runlake.storage.cache import open_cache
+from runlake.storage.manifest import check_format
+from runlake.storage.reader import Reader
+from runlake.storage.snapshot import SnapshotExpiredError, Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from runlake.settings import Settings
+    from runlake.storage.filesystem import Filesystem
+    from runlake.storage.layout import SegmentName
+    from runlake.storage.names import Claim
+    from runlake.storage.snapshot import Snapshot
+    from runlake.storage.tables import SnapshotTables
+
+# A snapshot may expire while it is read; a store on which that happens this often in a row is
+# not merely busy.
+_READ_TRIES: Final = 5
+_FILES_SHOWN: Final = 3
+_OURS: Final = frozenset({"log", "names", "tables", "manifests", "artifacts", layout.LAKE_FILE})
+
+
+@final
+class Storage:
+    """The storage of one lake: read snapshots, append segments, claim names.
+
+    Attributes:
+        fs: the filesystem below.
+        url: the lake, without credentials.
+    """
+
+    def __init__(self, fs: Filesystem, settings: Settings) -> None:
+        """Keep both; no request is made.
+
+        Args:
+            fs: the lake's filesystem.
+            settings: for the cache and for what counts as stale.
+        """
+        self.fs = fs
+        self.url = fs.url
+        self._settings = settings
+        self._lake: str | None = None
+        self._conditional_create: bool | None = None
+        self._snapshots: Snapshots | None = None
+        self._reader: Reader | None = None
+
+    @property
+    def conditional_create(self) -> bool | None:
+        """Whether the store creates conditionally, as the lake file says; None if not read."""
+        return self._conditional_create
+
+    def lake_id(self) -> str | None:
+        """Return the lake's id, None if there is no lake here yet; one read, the first time.
+
+        Raises:
+            StorageError: the store cannot be read.
+            FormatError: the lake file is damaged.
+            NewerFormatError: a newer runlake made this lake.
+        """
+        if self._lake is None:
+            try:
+                self._adopt(self.fs.get(layout.LAKE_FILE))
+            except FileNotFoundError:
+                return None
+        return self._lake
+
+    def require_lake(self) -> str:
+        """Return the lake's id.
+
+        Raises:
+            NotFoundError: there is no lake here.
+            StorageError: the store cannot be read.
+            FormatError: the lake file is damaged, or newer than this runlake.
+        """
+        lake = self.lake_id()
+        if lake is not None:
+            return lake
+        others = self._others()
+        what = f"it holds {others}, but no {layout.LAKE_FILE}" if others else "nothing is there"
+        message = (
+            f"{self.url} is not a lake: {what}. The first run that is logged there makes one; "
+            "`--lake`, RUNLAKE_URL or set_tracking_uri name another place."
+        )
+        raise NotFoundError(message, url=self.url)
+
+    def ensure_lake(self) -> str:
+        """Return the lake's id; make the lake if there is none.
+
+        Of many processes that come at once, all get the same id.
+
+        Raises:
+            StateError: the folder holds other things, and should not become a lake by accident.
+            StorageError: the store cannot be written.
+            FormatError: the lake file is damaged, or newer than this runlake.
+        """
+        lake = self.lake_id()
+        if lake is not None:
+            return lake
+        others = self._others()
+        if others:
+            message = (
+                f"{self.url} holds {others} and is not a lake. Choose an empty folder or a new "
+                f"one, for example {self.url.rstrip('/')}/lake"
+            )
+            raise StateError(message, url=self.url)
+        fields = {
+            "format": schema.FORMAT_VERSION,
+            "lake": ids.new_lake_id(),
+            "conditional_create": self.fs.probe(),
+        }
+        data = json.dumps(fields, separators=(",", ":")).encode()
+        is_ours = self.fs.put_absent(layout.LAKE_FILE, data)
+        # A store that cannot create conditionally says "ours" to everybody; what is there rules.
+        self._adopt(data if is_ours and fields["conditional_create"] else self._lake_file())
+        return self.require_lake()
+
+    def snapshot(self, experiment_ids: Collection[str] | None = None) -> Snapshot:
+        """Take a snapshot; it is never older than the one before.
+
+        Args:
+            experiment_ids: the experiments wanted, None for all.
+
+        Raises:
+            NotFoundError: there is no lake here.
+            StorageError: the store cannot be read.
+            FormatError: a manifest is damaged, another lake's, or newer than this runlake.
+        """
+        if self._snapshots is None:
+            self._snapshots = Snapshots(self.fs, lake=self.require_lake())
+        return self._snapshots.take(experiment_ids)
+
+    def tables(self, snapshot: Snapshot) -> SnapshotTables:
+        """Read what a snapshot knows; footers that were read before are not read again.
+
+        Args:
+            snapshot: one of this storage's.
+
+        Raises:
+            SnapshotExpiredError: an object is gone; take another snapshot.
+            StorageError: the store cannot be read.
+            NewerFormatError: a newer runlake wrote something that must be understood.
+        """
+        if self._reader is None:
+            cache = None
+            if not self.fs.is_local:
+                in_memory = self.url.startswith("memory:")
+                cache = open_cache(self._settings, lake=self.require_lake(), in_memory=in_memory)
+            self._reader = Reader(self.fs, cache, stale_s=self._settings.stale_s)
+        return self._reader.load(snapshot)
+
+    def read(
+        self, experiment_ids: Collection[str] | None = None
+    ) -> tuple[Snapshot, SnapshotTables]:
+        """Take a snapshot and read it, again if it expires in between.
+
+        Args:
+            experiment_ids: the experiments wanted, None for all.
+
+        Raises:
+            NotFoundError: there is no lake here.
+            SnapshotExpiredError: every try expired.
+            StorageError: the store cannot be read.
+            FormatError: something is damaged beyond passing over, or newer than this runlake.
+        """
+        for _ in range(_READ_TRIES - 1):
+            snapshot = self.snapshot(experiment_ids)
+            try:
+                return snapshot, self.tables(snapshot)
+            except SnapshotExpiredError:
+                continue
+        snapshot = self.snapshot(experiment_ids)
+        return snapshot, self.tables(snapshot)
+
+    def append(self, name: SegmentName, data: bytes) -> bool:
+        """Put a segment under its name; False if another object is there.
+
+        Args:
+            name: its name, which says which rows it holds.
+            data: the whole file; its footer carries a nonce.
+
+        Raises:
+            StorageError: the store cannot be written.
+        """
+        return self.fs.put_absent(name.key, data)
+
+    def read_claim(self, name: str) -> Claim | None:
+        """Return the claim that rules an experiment's name, see `names.read_claim`."""
+        return names.read_claim(self.fs, name)
+
+    def make_claim(self, claim: Claim) -> bool:
+        """Claim an experiment's name, see `names.make_claim`."""
+        return names.make_claim(self.fs, claim)
+
+    def verify(self) -> verify.Report:
+        """Check every file of the lake, see `verify.verify`."""
+        return verify.verify(self.fs)
+
+    def _lake_file(self) -> bytes:
+        """Read the lake file that somebody has just written."""
+        try:
+            return self.fs.get(layout.LAKE_FILE)
+        except FileNotFoundError as error:
+            message = f"{self.url}/{layout.LAKE_FILE} was there and is gone. Try again."
+            raise StateError(message, url=self.url) from error
+
+    def _adopt(self, data: bytes) -> None:
+        """Learn from the lake file which lake this is."""
+        try:
+            fields = json.loads(data)
+            check_format(fields["format"], key=layout.LAKE_FILE, url=self.url)
+            lake, conditional = str(fields["lake"]), bool(fields["conditional_create"])
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"{self.url}/{layout.LAKE_FILE} is no readable lake file: {error!r}"
+            raise FormatError(message, url=self.url) from error
+        self._lake, self._conditional_create = lake, conditional
+
+    def _others(self) -> str:
+        """Name some things in a local folder that no lake would hold; "" if there are none."""
+        if not self.fs.is_local:  # a prefix in a bucket is listed in full or not at all
+            return ""
+        folder = self.fs.local_file(layout.LAKE_FILE).parent
+        try:
+            found = sorted(item.name for item in folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        others = [name for name in found if name not in _OURS and not name.startswith(".")]
+        shown = ", ".join(map(repr, others[:_FILES_SHOWN]))
+        rest = len(others) - _FILES_SHOWN
+        return f"{shown} and {rest} more" if rest > 0 else shown

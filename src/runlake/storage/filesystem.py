@@ -1,0 +1,173 @@
+"""What a lake asks of a filesystem: the verbs, and what each of them promises.
+
+Keys lie below the lake's root and use `/`. A verb either does all of what it says or raises:
+`FileNotFoundError` for a key that is not there, `StorageError` for everything else, after
+transient failures have been tried again with jitter. Nothing else may be told from an error.
+Every verb may be called from any thread, from an exit handler, and after a fork.
+The normative text is `docs/spec/v1.md`, "What the filesystem must offer".
+"""
+
+from __future__ import annotations
+
+import errno
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from runlake.errors import InvalidInputError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+TEMPORARY: Final = ".tmp-"
+"""How the names of half-written files begin; no listing shows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object in a listing.
+
+    Attributes:
+        key: below the lake's root, `/` between the parts.
+        size_bytes: its length.
+        time_us: when the store says it was written, microseconds since 1970, UTC; whole
+            seconds on S3.
+    """
+
+    key: str
+    size_bytes: int
+    time_us: int
+
+
+class Range(NamedTuple):
+    """Bytes `start` to `end` of one object, `end` not included."""
+
+    key: str
+    start: int
+    end: int
+
+
+Entries: TypeAlias = list[Entry]
+Chunks: TypeAlias = list[bytes]
+
+
+class Filesystem(ABC):
+    """The storage of one lake.
+
+    Attributes:
+        url: what the user passed, normalised and without credentials.
+        is_local: True if every object is a file that `local_file` names.
+        conditional_create: what `probe` found; None before it was asked.
+    """
+
+    url: str
+    is_local: bool
+    conditional_create: bool | None
+
+    @abstractmethod
+    def local_file(self, key: str) -> Path:
+        """Return the local file of a key; `StorageError` where `is_local` is False."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Entries:
+        """Return all objects whose key starts with `prefix`, sorted by key.
+
+        The listing is fresh and complete, or it raises; it is not a snapshot: an object that
+        comes or goes meanwhile may or may not be in it. Nothing there means an empty list.
+        """
+
+    @abstractmethod
+    def get(self, key: str) -> bytes:
+        """Return a whole object; `FileNotFoundError` if it is not there."""
+
+    @abstractmethod
+    def get_ranges(self, ranges: Sequence[Range]) -> Chunks:
+        """Return the bytes of many ranges, in their order, fetched in parallel.
+
+        A range that goes past the object's end comes back shorter.
+        `FileNotFoundError` if any of the objects is not there.
+        """
+
+    @abstractmethod
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object whole or not at all; replace what is there."""
+
+    @abstractmethod
+    def put_absent(self, key: str, data: bytes) -> bool:
+        """Write an object only if there is none under this key.
+
+        Payloads carry a nonce, so that equal bytes mean "the same write": an ambiguous answer
+        of the store is settled by reading back.
+
+        Returns:
+            True if the object under this key holds exactly `data`, False if another one.
+        """
+
+    @abstractmethod
+    def upload(self, key: str, file: Path) -> None:
+        """Stream a local file to a key, whole or not at all; it may be empty."""
+
+    @abstractmethod
+    def download(self, key: str, file: Path) -> None:
+        """Stream an object to a local file, which appears whole; folders are made."""
+
+    @abstractmethod
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object inside the lake; `FileNotFoundError` if the source is not there."""
+
+    @abstractmethod
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Delete objects; those that are not there are fine."""
+
+    @abstractmethod
+    def now_us(self) -> int:
+        """Return the store's clock, microseconds since 1970, UTC; far stores give seconds."""
+
+    @abstractmethod
+    def probe(self) -> bool:
+        """Ask the store whether it can create conditionally, and remember the answer.
+
+        A fresh key is created twice with different bytes; the second must be refused.
+        """
+
+
+def check_key(key: str) -> str:
+    """Return the key; `InvalidInputError` if it could leave the lake or no store takes it."""
+    parts = key.split("/")
+    if not all(parts) or "." in parts or ".." in parts or "\0" in key:
+        message = f"{key!r} is no key: use non-empty parts joined by '/', none of them '.' or '..'."
+        raise InvalidInputError(message)
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the prefix; `InvalidInputError` if it could leave the lake."""
+    if prefix.startswith("/") or "//" in prefix or {".", ".."} & set(prefix.split("/")):
+        message = f"{prefix!r} is no prefix of a key: it must not hold '//', '.' or '..'."
+        raise InvalidInputError(message)
+    return prefix
+
+
+def check_data(key: str, data: bytes) -> bytes:
+    """Return the data; `InvalidInputError` if there is none.
+
+    An empty object cannot be told from one that a broken upload left, and s3fs overwrites
+    with empty content where it was told to create.
+    """
+    if not data:
+        message = f"the object for {key!r} is empty; a lake holds no empty objects but artifacts."
+        raise InvalidInputError(message)
+    return data
+
+
+def missing(url: str, key: str) -> FileNotFoundError:
+    """Return the error that says that a key is not there."""
+    return FileNotFoundError(errno.ENOENT, "no such object", f"{url}/{key}")
+
+
+def failed(operation: str, cause: BaseException, *, url: str, key: str) -> StorageError:
+    """Return the error that says what could not be done, where, and why."""
+    where = f"{url}/{key}" if key else url
+    reason = str(cause) or type(cause).__name__
+    return StorageError(f"could not {operation} {where}: {reason}", url=url)

@@ -1,0 +1,143 @@
+"""Where each thing lies below the root of a lake: pure functions between keys and parts.
+
+Keys are relative to the root and use `/` everywhere. Numbers are padded so that names sort
+as the numbers do. Nothing here does I/O. The normative text is `docs/spec/v1.md`, "Key layout".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+LAKE_FILE: Final = "runlake.json"
+LOG: Final = "log/"
+MANIFESTS: Final = "manifests/"
+TABLES: Final = "tables/"
+EXPERIMENT_NAMES: Final = "names/experiments/"
+
+_LAST_DIGITS: Final = 15
+_COUNT_DIGITS: Final = 12
+_NUMBER_DIGITS: Final = 12
+_CLAIM_DIGITS: Final = 6
+_SEGMENT = re.compile(
+    r"log/experiment_id=(?P<experiment>[^/]+)/"
+    r"(?P<writer>[0-9A-Z]{26})\.(?P<last>\d{15})-(?P<count>\d{12})(?P<merged>\.z)?\.parquet"
+)
+_MANIFEST = re.compile(r"manifests/(\d{12})\.json")
+_CLAIM = re.compile(r"names/experiments/[a-z2-7]{32}/(\d{6})\.json")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """What the name of a segment says: whose rows it holds, and which.
+
+    Order is the order of the keys in a listing of one partition.
+
+    Attributes:
+        writer: the writer's id, 26 characters.
+        last: sequence number of the last row.
+        count: number of rows, at least 1; the first row is `last - count + 1`.
+        merged: True if the writer joined sealed segments into this one when it closed (`.z`).
+        experiment_id: the partition.
+    """
+
+    writer: str
+    last: int
+    count: int
+    merged: bool
+    experiment_id: str
+
+    @property
+    def first(self) -> int:
+        """The sequence number of the first row."""
+        return self.last - self.count + 1
+
+    @property
+    def key(self) -> str:
+        """The key below the lake's root."""
+        suffix = ".z.parquet" if self.merged else ".parquet"
+        rows = f"{self.last:0{_LAST_DIGITS}d}-{self.count:0{_COUNT_DIGITS}d}"
+        return f"{partition(self.experiment_id)}{self.writer}.{rows}{suffix}"
+
+    def covers(self, other: SegmentName) -> bool:
+        """Tell whether this segment makes `other` superfluous; it then sorts after it.
+
+        No two names cover each other, because vacuum would then delete both.
+        """
+        if self.writer != other.writer or self.experiment_id != other.experiment_id:
+            return False
+        if self.last < other.last or self.first > other.first:
+            return False
+        same_rows = self.last == other.last and self.count == other.count
+        return not same_rows or (self.merged and not other.merged)
+
+
+def partition(experiment_id: str) -> str:
+    """Return the prefix of an experiment's segments, with a slash at its end."""
+    return f"{LOG}experiment_id={experiment_id}/"
+
+
+def parse_segment(key: str) -> SegmentName | None:
+    """Return the parts of a segment's key, None if the key is no segment's."""
+    match = _SEGMENT.fullmatch(key)
+    if match is None:
+        return None
+    name = SegmentName(
+        writer=match["writer"],
+        last=int(match["last"]),
+        count=int(match["count"]),
+        merged=match["merged"] is not None,
+        experiment_id=match["experiment"],
+    )
+    return name if 1 <= name.count <= name.last + 1 else None
+
+
+def manifest(number: int) -> str:
+    """Return the key of manifest `number`."""
+    return f"{MANIFESTS}{number:0{_NUMBER_DIGITS}d}.json"
+
+
+def parse_manifest(key: str) -> int | None:
+    """Return the number of a manifest's key, None if the key is no manifest's."""
+    match = _MANIFEST.fullmatch(key)
+    return None if match is None else int(match[1])
+
+
+def table_file(table: str, experiment_id: str, number: int, nonce: str) -> str:
+    """Return the key of a compacted file.
+
+    Args:
+        table: `runs`, `metrics`, `events` or `writers`.
+        experiment_id: the partition.
+        number: of the manifest that it is written for.
+        nonce: tells this attempt's file from another's.
+    """
+    name = f"{number:0{_NUMBER_DIGITS}d}-{nonce}.parquet"
+    return f"{TABLES}{table}/experiment_id={experiment_id}/{name}"
+
+
+def claims(name_hash: str) -> str:
+    """Return the prefix of all claims of an experiment's name."""
+    return f"{EXPERIMENT_NAMES}{name_hash}/"
+
+
+def claim(name_hash: str, number: int) -> str:
+    """Return the key of claim `number` of an experiment's name."""
+    return f"{claims(name_hash)}{number:0{_CLAIM_DIGITS}d}.json"
+
+
+def parse_claim(key: str) -> int | None:
+    """Return the number of a claim's key, None if the key is no claim's."""
+    match = _CLAIM.fullmatch(key)
+    return None if match is None else int(match[1])
+
+
+def probe(nonce: str) -> str:
+    """Return the key with which the store is asked whether it can create conditionally."""
+    return f"names/probes/{nonce}.json"
+
+
+def artifacts(experiment_id: str, run_id: str) -> str:
+    """Return the prefix of a run's artifacts, with a slash at its end."""
+    return f"artifacts/{experiment_id}/{run_id}/"

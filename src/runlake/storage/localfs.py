@@ -1,0 +1,305 @@
+"""A folder as storage, without fsspec: its `mode="create"` and `open("xb")` are not safe here.
+
+Every write goes to a hidden temporary file in the target's own folder (one disk, one folder
+to sync), is synced, and then appears under its name in one step. Readers never see a part.
+An object is created conditionally by a hard link, which the kernel refuses if the name is
+taken; where there are no hard links by `renameat2(RENAME_NOREPLACE)`; where that is missing
+too by a look and a rename, which two processes may win at once: `probe` then says False.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+from runlake import clock, ids
+from runlake.storage import layout
+from runlake.storage.filesystem import (
+    TEMPORARY,
+    Chunks,
+    Entries,
+    Entry,
+    Filesystem,
+    Range,
+    check_data,
+    check_key,
+    check_prefix,
+    failed,
+    missing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_READS: Final = {"read", "download", "copy", "delete", "list"}
+_ATTEMPTS: Final = 5
+_NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_RENAME_NOREPLACE: Final = 1
+_AT_FDCWD: Final = -100
+
+Folders: TypeAlias = list[str]
+
+
+@final
+class LocalFilesystem(Filesystem):
+    """A lake in a folder of this host, or of a disk that it has mounted."""
+
+    def __init__(self, root: Path) -> None:
+        """Keep the folder; it is made by the first write.
+
+        Args:
+            root: absolute path of the folder.
+        """
+        self.url = str(root)
+        self.is_local = True
+        self.conditional_create: bool | None = None
+        self._is_exclusive = True
+
+    def local_file(self, key: str) -> Path:
+        """Return the file that holds an object."""
+        return Path(self._file(key))
+
+    def list(self, prefix: str) -> Entries:
+        """Return all objects whose key starts with `prefix`, sorted by key."""
+        folder, _, start = check_prefix(prefix).rpartition("/")
+        base = f"{folder}/" if folder else ""
+        found: Entries = []
+        with self._reporting("list", prefix):
+            pending = self._scan(base, start, found)
+            linked: set[str] = set()
+            while pending:
+                below = pending.pop()
+                path = os.path.join(self.url, below)
+                if os.path.islink(path.rstrip("/")):
+                    # A link to a folder above would otherwise be walked for ever.
+                    if (real := os.path.realpath(path)) in linked:
+                        continue
+                    linked.add(real)
+                pending += self._scan(below, "", found)
+        found.sort(key=lambda entry: entry.key)
+        return found
+
+    def get(self, key: str) -> bytes:
+        """Return a whole object; `FileNotFoundError` if it is not there."""
+        with self._reporting("read", key), open(self._file(key), "rb") as file:
+            return file.read()
+
+    def get_ranges(self, ranges: Sequence[Range]) -> Chunks:
+        """Return the bytes of many ranges, in their order; neighbours share one opening."""
+        chunks: Chunks = []
+        for key, wanted in groupby(ranges, key=lambda wanted: wanted.key):
+            with self._reporting("read", key), open(self._file(key), "rb") as file:
+                chunks += [_read(file.fileno(), start, end) for _, start, end in wanted]
+        return chunks
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object whole or not at all; replace what is there."""
+        target = self._file(key)
+        with self._reporting("write", key), self._temporary(target, check_data(key, data)) as file:
+            os.replace(file, target)
+
+    def put_absent(self, key: str, data: bytes) -> bool:
+        """Write an object only if there is none; True if it then holds exactly `data`."""
+        target = self._file(key)
+        check_data(key, data)
+        for _ in range(_ATTEMPTS):
+            with self._reporting("create", key), self._temporary(target, data) as file:
+                created = self._create(file, target)
+            if created:
+                return True
+            # On a network disk "exists" can be the answer to our own request, sent twice.
+            with suppress(FileNotFoundError):
+                return self.get(key) == data
+        reason = FileExistsError("a folder or something that is no file is in its place")
+        raise failed("create", reason, url=self.url, key=key)
+
+    def upload(self, key: str, file: Path) -> None:
+        """Copy a local file to a key, whole or not at all; it may be empty."""
+        target = self._file(key)
+        file.stat()
+        with self._reporting("upload to", key), self._temporary(target, file) as copied:
+            os.replace(copied, target)
+
+    def download(self, key: str, file: Path) -> None:
+        """Copy an object to a local file, which appears whole."""
+        with self._reporting("download", key):
+            source = self._existing(key)
+            with self._temporary(str(file.absolute()), source) as copied:
+                os.replace(copied, file)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object inside the lake; `FileNotFoundError` if the source is not there."""
+        path = self._file(target)
+        with self._reporting("copy", source), self._temporary(path, self._existing(source)) as file:
+            os.replace(file, path)
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Delete objects; those that are not there are fine. Empty folders stay."""
+        for key in keys:
+            with suppress(FileNotFoundError), self._reporting("delete", key):
+                os.unlink(self._file(key))
+
+    def now_us(self) -> int:
+        """Return the clock of the disk, which on a network disk is its server's."""
+        file = os.path.join(self.url, TEMPORARY + ids.new_nonce())
+        try:
+            handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except OSError:  # not there yet, or not ours to write: readers need a clock as well
+            return clock.now_us()
+        try:
+            return os.fstat(handle).st_mtime_ns // 1000
+        finally:
+            os.close(handle)
+            os.unlink(file)
+
+    def probe(self) -> bool:
+        """Ask the disk whether it can create conditionally, and remember the answer."""
+        key = layout.probe(ids.new_nonce())
+        created = self.put_absent(key, b"1") and not self.put_absent(key, b"2")
+        self.delete_many([key])
+        self.conditional_create = created and self._is_exclusive
+        return self.conditional_create
+
+    def _file(self, key: str) -> str:
+        return os.path.join(self.url, check_key(key))
+
+    def _existing(self, key: str) -> Path:
+        file = self._file(key)
+        if not os.path.isfile(file):
+            raise missing(self.url, key)
+        return Path(file)
+
+    def _scan(self, below: str, start: str, found: Entries) -> Folders:
+        """Add the files of one folder to `found`; return its folders."""
+        folders = []
+        with suppress(*_ABSENT), os.scandir(os.path.join(self.url, below)) as items:
+            for item in items:
+                name = item.name
+                if name.startswith(TEMPORARY) or not name.startswith(start):
+                    continue
+                if item.is_dir():
+                    folders.append(f"{below}{name}/")
+                    continue
+                with suppress(FileNotFoundError):  # deleted since the folder was read
+                    facts = item.stat()
+                    key, time_us = below + name, facts.st_mtime_ns // 1000
+                    found.append(Entry(key, facts.st_size, time_us))
+        return folders
+
+    def _create(self, file: str, target: str) -> bool:
+        """Give a temporary file its name; False if the name is taken."""
+        try:
+            os.link(file, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+        else:
+            return True
+        if (renamed := _rename_absent(file, target)) is not None:
+            return renamed
+        self._is_exclusive = False
+        if os.path.lexists(target):
+            return False
+        os.rename(file, target)
+        return True
+
+    @contextmanager
+    def _temporary(self, target: str, content: bytes | Path) -> Iterator[str]:
+        """Lend a synced temporary file beside `target`; sync the folder at the end."""
+        folder = os.path.dirname(target)
+        file = os.path.join(folder, TEMPORARY + ids.new_nonce())
+        handle = _open_new(file)
+        try:
+            with open(handle, "wb") as written:
+                if isinstance(content, bytes):
+                    written.write(content)
+                else:
+                    with open(content, "rb") as source:
+                        shutil.copyfileobj(source, written, 1 << 20)
+                written.flush()
+                os.fsync(handle)
+            yield file
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(file)
+        _sync_folder(folder)
+
+    @contextmanager
+    def _reporting(self, operation: str, key: str) -> Iterator[None]:
+        """Say which operation failed on what; a missing object stays `FileNotFoundError`."""
+        try:
+            yield
+        except OSError as error:
+            # A stale handle of a network disk is a file that its server no longer has.
+            absent = isinstance(error, _ABSENT) or error.errno == errno.ESTALE
+            if absent and operation in _READS:
+                raise missing(self.url, key) from error
+            raise failed(operation, error, url=self.url, key=key) from error
+
+
+def _open_new(file: str) -> int:
+    """Create a file and the folders above it; return its handle."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+    try:
+        return os.open(file, flags, 0o666)
+    except FileNotFoundError:
+        _make_folder(os.path.dirname(file))
+        return os.open(file, flags, 0o666)
+
+
+def _make_folder(folder: str) -> None:
+    """Make a folder and those above it, each synced into the one above."""
+    above = os.path.dirname(folder)
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_folder(above)
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+    _sync_folder(above)
+
+
+def _sync_folder(folder: str) -> None:
+    """Write a folder's names to the disk; without it a new name may be lost with the power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # disks that cannot sync a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def _read(handle: int, start: int, end: int) -> bytes:
+    """Read bytes `start` to `end`; fewer only at the end of the file."""
+    data = os.pread(handle, end - start, start)
+    while data and len(data) < end - start:  # the kernel gives at most 2 GiB a call
+        more = os.pread(handle, end - start - len(data), start + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _rename_absent(file: str, target: str) -> bool | None:
+    """Rename unless the target exists; None where the system cannot do it in one step."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return None
+    names = os.fsencode(file), os.fsencode(target)
+    if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+        return True
+    return False if ctypes.get_errno() == errno.EEXIST else None

@@ -1,0 +1,175 @@
+"""What a snapshot hands to queries: Arrow tables of facts, and the files with the rows.
+
+Nothing here is folded. A fact may occur many times (every footer of a writer repeats what
+stands), and facts of several writers lie side by side; folding them into current state is
+`runlake.query`'s work. The four schemas below are the contract between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runlake._lazy import lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = lazy("pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class PointFile:
+    """One local Parquet file with the rows of a segment (of a far lake: a cached copy).
+
+    Attributes:
+        path: the local file, absolute.
+        writer: the writer of all its rows.
+        experiment_id: the partition that it lies in.
+        first: sequence number of its first row; row k has `first + k`.
+        skip_rows: rows at its beginning that a manifest already holds; usually 0.
+    """
+
+    path: str
+    writer: str
+    experiment_id: str
+    first: int
+    skip_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that a snapshot had to leave out.
+
+    Attributes:
+        key: the object, or the prefix where one is missing.
+        reason: a sentence for people.
+    """
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SnapshotTables:
+    """Everything that one snapshot knows; every answer of a query comes from one of these.
+
+    Attributes:
+        facts: what stands about runs, as `facts_schema()`: all kinds but metric and artifact.
+        summaries: each metric's state per writer, as `summaries_schema()`.
+        writers: the writers seen, as `writers_schema()`.
+        lake_events: the rows of the reserved partition, as `lake_events_schema()`.
+        points: all live segments, each writer's in the order of its sequence numbers; or a
+            function that gives them, because only row-level views need them (`point_files`).
+        now_us: the store's clock when the snapshot was taken, microseconds since 1970.
+        stale_s: seconds without an object after which an open run is stale.
+        root_url: the lake, without credentials and without a slash at its end.
+        problems: what could not be read and is left out.
+    """
+
+    facts: pa.Table
+    summaries: pa.Table
+    writers: pa.Table
+    lake_events: pa.Table
+    points: tuple[PointFile, ...] | Callable[[], tuple[PointFile, ...]]
+    now_us: int
+    stale_s: float
+    root_url: str
+    problems: tuple[Problem, ...] = ()
+
+    def point_files(self) -> tuple[PointFile, ...]:
+        """Return the files with the rows; of a far lake they are fetched at the first call."""
+        return self.points() if callable(self.points) else self.points
+
+
+def facts_schema() -> pa.Schema:
+    """Return the columns of `SnapshotTables.facts`.
+
+    Returns:
+        `writer`, `experiment_id`, `run_id`, `kind`, `key`: text; `clock`: microseconds since
+        1970; `seq`: sequence number in the writer; `num`: float64 or null; `str`: text or
+        null. One row may occur many times; (writer, seq) tells facts apart.
+    """
+    return pa.schema(
+        [
+            ("writer", pa.string()),
+            ("experiment_id", pa.string()),
+            ("run_id", pa.string()),
+            ("kind", pa.string()),
+            ("key", pa.string()),
+            ("clock", pa.int64()),
+            ("seq", pa.int64()),
+            ("num", pa.float64()),
+            ("str", pa.string()),
+        ]
+    )
+
+
+def summaries_schema() -> pa.Schema:
+    """Return the columns of `SnapshotTables.summaries`.
+
+    Returns:
+        `writer`, `experiment_id`, `run_id`, `key`: text; `n`: points so far, NaN included;
+        `sum`: of the points that are not NaN; `nan_count`; then value, step and time
+        (microseconds since 1970) of the `last`, `first`, `min` and `max` point. States of one
+        writer are cumulative: of several rows for (run, key, writer) the largest `n` holds.
+    """
+    columns = [
+        ("writer", pa.string()),
+        ("experiment_id", pa.string()),
+        ("run_id", pa.string()),
+        ("key", pa.string()),
+        ("n", pa.int64()),
+        ("sum", pa.float64()),
+        ("nan_count", pa.int64()),
+    ]
+    for point in ("last", "first", "min", "max"):
+        columns += [
+            (point, pa.float64()),
+            (f"{point}_step", pa.int64()),
+            (f"{point}_time", pa.int64()),
+        ]
+    return pa.schema(columns)
+
+
+def writers_schema() -> pa.Schema:
+    """Return the columns of `SnapshotTables.writers`.
+
+    Returns:
+        `writer`, `experiment_id`, `experiment_name`: text; `last`: greatest sequence number;
+        `object_time_us`: store time of the newest object, microseconds since 1970; `host`;
+        `pid`.
+    """
+    return pa.schema(
+        [
+            ("writer", pa.string()),
+            ("experiment_id", pa.string()),
+            ("experiment_name", pa.string()),
+            ("last", pa.int64()),
+            ("object_time_us", pa.int64()),
+            ("host", pa.string()),
+            ("pid", pa.int64()),
+        ]
+    )
+
+
+def lake_events_schema() -> pa.Schema:
+    """Return the columns of `SnapshotTables.lake_events`.
+
+    Returns:
+        `run_id`: the experiment's id; `kind`, `key`: text; `clock`: microseconds since 1970;
+        `num`, `str`: the value; `writer`, `seq`: where the row comes from.
+    """
+    return pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("kind", pa.string()),
+            ("key", pa.string()),
+            ("clock", pa.int64()),
+            ("num", pa.float64()),
+            ("str", pa.string()),
+            ("writer", pa.string()),
+            ("seq", pa.int64()),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""From a value to an object in the store: values, journal, writer, drain, recovery."""

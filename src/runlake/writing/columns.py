@@ -1,0 +1,264 @@
+"""Many points at once: whole columns become finished segments in the journal folder.
+
+A column writer has a writer id of its own and no open tail. A call returns when its segments
+lie, whole and under their final names, in the journal folder; the drain thread uploads them,
+and so does recovery after a crash.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from runlake import schema
+from runlake._lazy import lazy
+from runlake.errors import InvalidInputError
+from runlake.storage import segments
+from runlake.storage.layout import SegmentName, parse_segment, partition
+from runlake.storage.state import State, Summaries, fact_schema
+from runlake.writing import values
+from runlake.writing.writer import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from runlake.storage.engine import Storage
+else:
+    np = lazy("numpy")
+    pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
+
+SEGMENT_ROWS: Final = 1 << 20
+_STEP: Final = "step"
+_TIME: Final = "timestamp"
+
+
+class ColumnWriter:
+    """Finished segments of one experiment on their way into the store."""
+
+    must_end = False
+    refused = 0
+
+    def __init__(
+        self, writer_id: str, experiment_id: str, experiment_name: str, folder: Path | None
+    ) -> None:
+        """Begin without rows; without a folder, segments wait in memory."""
+        self.writer_id = writer_id
+        self.experiment_id = experiment_id
+        self.experiment_name = experiment_name
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._rows = 0
+        self._slots: dict[tuple[str, str], int] = {}
+        self._summaries = Summaries()
+        self._waiting: list[tuple[SegmentName, bytes | None]] = []
+        self.uploaded_rows = 0
+
+    @property
+    def pending(self) -> int:
+        """Rows that the store does not hold yet."""
+        return self._rows - self.uploaded_rows
+
+    def add(self, run_id: str, points: pa.Table) -> None:
+        """Write points as finished segments; returns when they survive a crash of the process.
+
+        Args:
+            run_id: the run.
+            points: what `points_of` returns.
+
+        Raises:
+            OSError: the disk is full; segments already written stay.
+        """
+        with self._lock:
+            for start in range(0, points.num_rows, SEGMENT_ROWS):
+                self._add(run_id, points.slice(start, SEGMENT_ROWS))
+
+    def _add(self, run_id: str, points: pa.Table) -> None:
+        count = points.num_rows
+        coded = points["key"].combine_chunks().dictionary_encode()
+        if isinstance(coded, pa.ChunkedArray):
+            coded = coded.combine_chunks()
+        keys = coded.dictionary.to_pylist()
+        slots = np.array(
+            [self._slots.setdefault((run_id, key), len(self._slots)) for key in keys], np.int64
+        )
+        times = points["time"].combine_chunks()
+        numbers = points["value"].combine_chunks().to_numpy(zero_copy_only=False)
+        steps = points["step"].combine_chunks()
+        self._summaries.add(
+            slots[coded.indices.to_numpy()], steps.to_numpy(), times.to_numpy(), numbers
+        )
+        zeros = pa.array(np.zeros(count, np.int32))
+        columns = [
+            pa.DictionaryArray.from_arrays(zeros, pa.array([run_id])),
+            pa.DictionaryArray.from_arrays(zeros, pa.array([schema.METRIC])),
+            coded,
+            steps,
+            times.cast(pa.timestamp("us", tz="UTC")),
+            pa.array(numbers),
+            pa.nulls(count, pa.string()),
+        ]
+        table = pa.Table.from_arrays(columns, schema=segments.segment_schema())
+        name = SegmentName(
+            writer=self.writer_id,
+            last=self._rows + count - 1,
+            count=count,
+            merged=False,
+            experiment_id=self.experiment_id,
+        )
+        summaries = self._summaries.table(slots, [run_id] * len(keys), keys)
+        state = State(fact_schema().empty_table(), summaries)
+        data = encode(name, self.experiment_name, table, state)
+        if self._folder is None:
+            self._waiting.append((name, data))
+        else:
+            target = self._folder / name.key.rpartition("/")[2]
+            temporary = target.with_suffix(".tmp")
+            temporary.write_bytes(data)
+            temporary.replace(target)
+            self._waiting.append((name, None))
+        self._rows += count
+
+    def upload(self, storage: Storage, *, seal: bool = False) -> None:  # noqa: ARG002 - all are sealed
+        """Bring every waiting segment into the store, oldest first.
+
+        Raises:
+            StorageError: the store refused; what waits stays.
+        """
+        while self._waiting:
+            name, kept = self._waiting[0]
+            file = None if self._folder is None else self._folder / name.key.rpartition("/")[2]
+            data = kept if file is None or kept is not None else file.read_bytes()
+            storage.append(name, data)
+            self._waiting.pop(0)
+            self.uploaded_rows = name.last + 1
+            if file is not None:
+                file.unlink(missing_ok=True)
+
+    def delete_superseded(self, storage: Storage, *, at_once: bool = False) -> None:
+        """Nothing to do: a finished segment covers none before it."""
+
+    def merge(self, storage: Storage) -> None:
+        """Nothing to do: segments are large."""
+
+    def retire(self) -> None:
+        """Nothing to do: there is no tail."""
+
+    def close(self) -> None:
+        """Nothing to do: no file is open."""
+
+    def sync(self) -> None:
+        """Nothing to do: the files are whole."""
+
+    def beat(self) -> None:
+        """Nothing to do: the run's own writer shows that the process lives."""
+
+    def abandon_in_child(self) -> None:
+        """Forget in a forked child what the parent uploads."""
+        self._lock = threading.Lock()
+        self._waiting = []
+
+
+def points_of(data: object, *, now_us: int) -> pa.Table:
+    """Turn columns into points.
+
+    Args:
+        data: an Arrow table, Polars or pandas frame, or a mapping of names to NumPy arrays or
+            lists. Long: columns `key`, `step`, `value`. Wide: `step` and one numeric column
+            per metric. Either may have `timestamp` (an Arrow timestamp, or int64 milliseconds).
+            A null is no point; NaN is one.
+        now_us: the time of points that have none.
+
+    Returns:
+        shape (n, 4): `key` string, `step` int64, `time` int64 (microseconds since 1970),
+        `value` float64; wide columns one after another.
+
+    Raises:
+        InvalidInputError: columns are missing, of the wrong type, or of unequal length.
+    """
+    table = _arrow(data)
+    names = table.column_names
+    if _STEP not in names:
+        message = f"log_history needs a column 'step'; there are {names}."
+        raise InvalidInputError(message)
+    steps = _cast(table, _STEP, pa.int64())
+    if steps.null_count:
+        message = f"column 'step' has {steps.null_count} nulls; every point needs its step."
+        raise InvalidInputError(message)
+    times = _times(table, now_us)
+    if {"key", "value"} <= set(names):
+        keys = _cast(table, "key", pa.string())
+        parts = [(keys, steps, times, _cast(table, "value", pa.float64()))]
+        for key in keys.unique().to_pylist():
+            values.name("metric", key)
+    else:
+        metrics = [name for name in names if name not in {_STEP, _TIME}]
+        if not metrics:
+            message = "log_history found no metric: no column besides 'step' and 'timestamp'."
+            raise InvalidInputError(message)
+        parts = []
+        for name in metrics:
+            values.name("metric", name)
+            key = pa.repeat(name, table.num_rows)
+            parts.append((pa.chunked_array([key]), steps, times, _cast(table, name, pa.float64())))
+    schema_ = ["key", "step", "time", "value"]
+    tables = [pa.Table.from_arrays(list(part), names=schema_) for part in parts]
+    joined = pa.concat_tables(tables)
+    if joined["value"].null_count:
+        joined = joined.filter(joined["value"].is_valid())
+    return joined
+
+
+def _arrow(data: object) -> pa.Table:
+    if isinstance(data, pa.Table):
+        return data
+    try:
+        return pa.table(data)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        message = (
+            "log_history takes an Arrow table, a Polars or pandas frame, or a mapping of names "
+            f"to arrays, got {type(data).__name__}: {error}"
+        )
+        raise InvalidInputError(message) from error
+
+
+def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(kind)
+    except pa.ArrowException as error:
+        message = f"column {name!r} of type {table[name].type} cannot be read as {kind}: {error}"
+        raise InvalidInputError(message) from error
+
+
+def _times(table: pa.Table, now_us: int) -> pa.ChunkedArray:
+    """Return the points' times in microseconds."""
+    if _TIME not in table.column_names:
+        return pa.chunked_array([pa.array(np.full(table.num_rows, now_us, np.int64))])
+    column = table[_TIME]
+    if pa.types.is_timestamp(column.type):
+        if column.type.tz is None:
+            message = "column 'timestamp' has no time zone; make it UTC."
+            raise InvalidInputError(message)
+        column = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    else:
+        milliseconds = _cast(table, _TIME, pa.int64())
+        column = pc.multiply_checked(milliseconds, 1000)
+    return column.fill_null(now_us) if column.null_count else column
+
+
+def waiting_files(folder: Path, experiment_id: str) -> Iterator[tuple[SegmentName, Path]]:
+    """Yield the finished segments that a dead process left in its journal folder.
+
+    Args:
+        folder: the journal's.
+        experiment_id: the experiment of its writer.
+    """
+    for file in sorted(folder.glob("*.parquet")):
+        name = parse_segment(partition(experiment_id) + file.name)
+        if name is not None:
+            yield name, file

@@ -1,0 +1,498 @@
+"""The one thread that moves rows: journals in, objects in the store out.
+
+It decides when (cadence, backlog, a flush, the end), holds on when the store is ill (back off,
+keep journaling), and hands over from one writer id to the next when a writer must end. Calls
+that log rows never wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from runlake import clock, ids
+from runlake.errors import (
+    ConflictError,
+    DataLossWarning,
+    RunlakeError,
+    RunlakeWarning,
+    StorageError,
+)
+from runlake.writing import lifecycle, places, recover
+from runlake.writing.columns import ColumnWriter
+from runlake.writing.journal import PAGE_POINTS, HybridClock, Journal
+from runlake.writing.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from runlake.settings import Settings
+    from runlake.storage.engine import Storage
+
+# A backlog this long goes out at once, so that memory stays small at any speed.
+BACKLOG_ROWS: Final = 4 * PAGE_POINTS
+# A run that has just ended is looked for; many that end at once share one upload.
+SOON_S: Final = 0.25
+SYNC_S: Final = 5.0
+_MEMORY_JOURNAL_BYTES: Final = 64 << 20
+_BACKOFF_S: Final = 60.0
+
+_drains: weakref.WeakSet[Drain] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When a writer uploads by itself: first after `first_s`, then slower as it ages."""
+
+    first_s: float
+    share_of_age: float
+    longest_s: float
+
+    def wait_s(self, age_s: float) -> float:
+        """Return the seconds until the next upload of a writer of this age."""
+        return min(self.longest_s, max(self.first_s, self.share_of_age * age_s))
+
+
+LOCAL: Final = Cadence(first_s=1.0, share_of_age=0.02, longest_s=10.0)
+FAR: Final = Cadence(first_s=2.0, share_of_age=0.05, longest_s=30.0)
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """One writer, its lock, and when it is due."""
+
+    writer: Writer | ColumnWriter
+    lock: places.OwnerLock | None
+    born_s: float
+    due_s: float
+    put_s: float
+    ending: bool = False
+    done: bool = False
+    failures: int = 0
+    attempts: int = 0
+    error: Exception | None = None
+    refused_told: int = 0
+    flush_wanted: bool = False
+
+
+@dataclass(slots=True)
+class _Stop:
+    """What the end of the drain was told."""
+
+    wanted: bool = False
+    left: list[_Lane] = field(default_factory=list)
+
+
+class Drain:
+    """All writers of one process in one lake, and the thread that serves them."""
+
+    def __init__(self, storage: Storage, settings: Settings) -> None:
+        """Nothing starts before the first row."""
+        self.storage = storage
+        self._settings = settings
+        self._cadence = LOCAL if storage.fs.is_local else FAR
+        self._hybrid = HybridClock()
+        self._reset()
+        _drains.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._done = threading.Condition()
+        self._lanes: list[_Lane] = []
+        self._current: dict[str, _Lane] = {}
+        self._columns: dict[str, _Lane] = {}
+        self._thread: threading.Thread | None = None
+        self._stop = _Stop()
+        self._place: places.Place | None = None
+        self._disk_failed_s = -1e9
+        self._recovery: Iterator[object] | None = None
+        self._synced_s = clock.monotonic_s()
+        self._rows_done = 0
+
+    @property
+    def place(self) -> places.Place:
+        """Where journals lie, chosen at first use."""
+        if self._place is None:
+            self._place = places.choose(self._settings)
+        return self._place
+
+    @property
+    def pending(self) -> int:
+        """Rows that the store does not hold yet."""
+        return sum(lane.writer.pending for lane in list(self._lanes) if not lane.done)
+
+    @property
+    def rows_logged(self) -> int:
+        """Rows that this process has logged so far."""
+        lanes = list(self._lanes)
+        return self._rows_done + sum(lane.writer.uploaded_rows + lane.writer.pending for lane in lanes)
+
+    # For runs: any thread.
+
+    def writer(self, experiment_id: str, experiment_name: str) -> Writer:
+        """Return the writer of this process for an experiment, made at first use."""
+        with self._lock:
+            lane = self._current.get(experiment_id)
+            if lane is None or lane.writer.journal.is_retired:
+                lane = self._replace(experiment_id, experiment_name)
+            assert isinstance(lane.writer, Writer)
+            return lane.writer
+
+    def fresh_writer(self, experiment_id: str, experiment_name: str) -> Writer:
+        """Return a new writer: for a run that the current one has ended already."""
+        with self._lock:
+            lane = self._replace(experiment_id, experiment_name)
+            assert isinstance(lane.writer, Writer)
+            return lane.writer
+
+    def columns(self, experiment_id: str, experiment_name: str) -> ColumnWriter:
+        """Return the writer for columns that are given at once."""
+        with self._lock:
+            lane = self._columns.get(experiment_id)
+            if lane is None:
+                writer_id = ids.new_writer_id(clock.now_us())
+                lock = self._own(writer_id, experiment_id, experiment_name)
+                folder = None if lock is None else lock.folder
+                writer = ColumnWriter(writer_id, experiment_id, experiment_name, folder)
+                lane = self._columns[experiment_id] = self._add(writer, lock)
+            assert isinstance(lane.writer, ColumnWriter)
+            return lane.writer
+
+    def soon(self) -> None:
+        """Upload within a quarter of a second: a run has begun or ended."""
+        limit = clock.monotonic_s() + SOON_S
+        for lane in list(self._lanes):
+            lane.due_s = min(lane.due_s, limit)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look at once whether something is due."""
+        self._wake.set()
+
+    def flush(self, timeout_s: float) -> None:
+        """Return when every row logged before the call is in the store.
+
+        Args:
+            timeout_s: seconds to wait.
+
+        Raises:
+            StorageError: the store refused, or did not answer in time; the rows stay in the
+                journal and go out later.
+        """
+        lanes = [lane for lane in list(self._lanes) if not lane.done]
+        targets = [(lane, lane.writer.pending + lane.writer.uploaded_rows, lane.attempts) for lane in lanes]
+        for lane in lanes:
+            lane.flush_wanted = True
+        self._wake.set()
+
+        def settled() -> bool:
+            return all(
+                lane.done
+                or lane.writer.uploaded_rows >= rows
+                or (lane.attempts > before and lane.error is not None)
+                for lane, rows, before in targets
+            )
+
+        with self._done:
+            in_time = self._done.wait_for(settled, timeout_s)
+        left = sum(max(0, rows - lane.writer.uploaded_rows) for lane, rows, _ in targets)
+        if left:
+            errors = [lane.error for lane, _, _ in targets if lane.error is not None]
+            cause = errors[0] if errors else None
+            why = f"{cause}" if in_time else f"no answer within {timeout_s:g} s"
+            message = (
+                f"{left} rows did not reach {self.storage.fs.url!r}: {why}. They are kept in the "
+                "local journal and go out when the store answers."
+            )
+            raise StorageError(message, url=self.storage.fs.url) from cause
+
+    def close(self, timeout_s: float) -> None:
+        """End all writers: upload, say that they end, join small segments.
+
+        What could not be sent within the time stays in the journal, is said, and goes out at
+        the next opening of the lake.
+
+        Args:
+            timeout_s: seconds to wait.
+        """
+        thread = self._thread
+        if thread is None:
+            return
+        with self._lock:
+            for lane in self._lanes:
+                self._end(lane)
+            self._current.clear()
+            self._columns.clear()
+            self._stop.wanted = True
+        self._wake.set()
+        thread.join(timeout_s)
+        left = [lane for lane in self._lanes if not lane.done]
+        if left:
+            self._tell_left(left)
+        with self._lock:
+            self._thread = None
+            self._stop = _Stop()
+            self._rows_done += sum(lane.writer.uploaded_rows for lane in self._lanes)
+            self._lanes = []
+
+    def close_at_exit(self) -> None:
+        """Close within the setting `close_timeout_s`."""
+        self.close(self._settings.close_timeout_s)
+
+    def abandon_in_child(self) -> None:
+        """Drop the parent's writers in a forked child; the child's first row makes its own."""
+        for lane in self._lanes:
+            lane.writer.abandon_in_child()
+            if lane.lock is not None:
+                lane.lock.abandon_in_child()
+        self._reset()
+        self._hybrid = HybridClock()
+
+    # Making and ending writers, under the lock.
+
+    def _replace(self, experiment_id: str, experiment_name: str) -> _Lane:
+        old = self._current.get(experiment_id)
+        if old is not None:
+            self._end(old)
+            failure = old.writer.journal.failure if isinstance(old.writer, Writer) else None
+            if failure is not None:
+                self._disk_failed(failure)
+        writer_id = ids.new_writer_id(clock.now_us())
+        lock = self._own(writer_id, experiment_id, experiment_name)
+        limit = self._settings.journal_limit_bytes
+        journal = Journal(
+            None if lock is None else lock.folder,
+            self._hybrid,
+            mapped=self.place.mapped,
+            limit_bytes=limit if lock is not None else min(limit, _MEMORY_JOURNAL_BYTES),
+        )
+        journal.on_page = self._wake.set
+        lane = self._add(Writer(writer_id, experiment_id, experiment_name, journal), lock)
+        self._current[experiment_id] = lane
+        return lane
+
+    def _own(
+        self, writer_id: str, experiment_id: str, experiment_name: str
+    ) -> places.OwnerLock | None:
+        """Make and lock the journal's folder; None where no disk takes one."""
+        url = self.storage.fs.url
+        root = self.place.root
+        if root is None or clock.monotonic_s() - self._disk_failed_s < _BACKOFF_S:
+            return None
+        owner = places.Owner(
+            url=url,
+            writer=writer_id,
+            experiment_id=experiment_id,
+            experiment_name=experiment_name,
+            host=places.host(),
+            pid=os.getpid(),
+            boot_id=places.boot_id(),
+        )
+        try:
+            return places.OwnerLock.create(places.lake_folder(root, url) / writer_id, owner)
+        except OSError as error:
+            self._disk_failed(error)
+            return None
+
+    def _disk_failed(self, error: OSError) -> None:
+        self._disk_failed_s = clock.monotonic_s()
+        _warn(
+            f"the journal folder {self.place.root} refuses to be written ({error}). Logging goes "
+            f"on in memory, up to {_MEMORY_JOURNAL_BYTES >> 20} MiB until the store has it; a "
+            "crash of this process would lose that.",
+            RunlakeWarning,
+        )
+
+    def _add(self, writer: Writer | ColumnWriter, lock: places.OwnerLock | None) -> _Lane:
+        now = clock.monotonic_s()
+        lane = _Lane(writer, lock, born_s=now, due_s=now + self._cadence.first_s, put_s=now)
+        self._lanes.append(lane)
+        if self._thread is None:
+            self._start()
+        return lane
+
+    def _start(self) -> None:
+        if self.place.root is not None:
+            self._recovery = recover.each(self.storage, self.place.root)
+        self._thread = threading.Thread(target=self._run, name="runlake-drain", daemon=True)
+        self._thread.start()
+        lifecycle.watch_drain(self)
+
+    @staticmethod
+    def _end(lane: _Lane) -> None:
+        lane.writer.retire()
+        lane.ending = True
+
+    # The thread.
+
+    def _run(self) -> None:
+        stop = self._stop
+        while True:
+            self._wake.wait(self._until_due_s())
+            self._wake.clear()
+            stopping = stop.wanted
+            for lane in list(self._lanes):
+                if not lane.done and (stopping or self._is_due(lane)):
+                    self._serve(lane)
+            with self._lock:
+                if not stopping:
+                    done = [lane for lane in self._lanes if lane.done]
+                    self._rows_done += sum(lane.writer.uploaded_rows for lane in done)
+                    self._lanes = [lane for lane in self._lanes if not lane.done]
+            with self._done:
+                self._done.notify_all()
+            if stopping:
+                return
+            self._upkeep()
+
+    def _until_due_s(self) -> float:
+        now = clock.monotonic_s()
+        lanes = list(self._lanes)
+        waits = [lane.due_s - now for lane in lanes if lane.writer.pending or lane.ending]
+        waits.append(SYNC_S if lanes else self._settings.heartbeat_s)
+        return max(0.0, min(waits))
+
+    def _is_due(self, lane: _Lane) -> bool:
+        if lane.flush_wanted:
+            return True
+        if lane.failures:
+            return clock.monotonic_s() >= lane.due_s
+        pending = lane.writer.pending
+        if lane.ending or pending >= BACKLOG_ROWS:
+            return True
+        return pending > 0 and clock.monotonic_s() >= lane.due_s
+
+    def _serve(self, lane: _Lane) -> None:
+        """Upload one writer's rows; an ill store makes it due again later."""
+        lane.flush_wanted = False
+        writer = lane.writer
+        try:
+            self.storage.ensure_lake()
+            writer.upload(self.storage, seal=lane.ending)
+            writer.delete_superseded(self.storage, at_once=lane.ending)
+            if lane.ending:
+                self._finish(lane)
+        except ConflictError as error:
+            self._rekey(lane, error)
+        except Exception as error:  # noqa: BLE001 - the thread must live: rows wait in the journal
+            self._failed(lane, error)
+        else:
+            if lane.failures > 1:
+                _warn(f"the store {self.storage.fs.url!r} answers again.", RunlakeWarning)
+            lane.failures, lane.error = 0, None
+            lane.put_s = clock.monotonic_s()
+            lane.due_s = lane.put_s + self._cadence.wait_s(lane.put_s - lane.born_s)
+        lane.attempts += 1
+        self._tell_refused(lane)
+        if isinstance(writer, Writer) and writer.must_end and not lane.ending:
+            with self._lock:
+                if self._current.get(writer.experiment_id) is lane:
+                    self._replace(writer.experiment_id, writer.experiment_name)
+
+    def _finish(self, lane: _Lane) -> None:
+        """Let go of a writer whose rows are all in the store."""
+        lane.writer.merge(self.storage)
+        lane.writer.close()
+        if lane.lock is not None:
+            lane.lock.release(remove=True)
+        lane.done = True
+
+    def _failed(self, lane: _Lane, error: Exception) -> None:
+        lane.error = error
+        lane.failures += 1
+        wait = min(_BACKOFF_S, 2.0**lane.failures) * (0.5 + ids.jitter())
+        lane.due_s = clock.monotonic_s() + wait
+        if lane.failures == 1:
+            known = isinstance(error, (RunlakeError, OSError))
+            detail = f"{error}" if known else f"{type(error).__name__}: {error}"
+            _warn(
+                f"rows cannot be brought to {self.storage.fs.url!r} now: {detail}. Logging goes "
+                "on; they are kept in the local journal and go out when the store answers.",
+                RunlakeWarning,
+            )
+
+    def _rekey(self, lane: _Lane, error: ConflictError) -> None:
+        """Go on under a new writer id, because another process writes under ours."""
+        _warn(f"{error} The rows go on under a new writer id.", RunlakeWarning)
+        old = lane.writer
+        if isinstance(old, Writer):
+            with self._lock:
+                fresh = self._replace(old.experiment_id, old.experiment_name)
+            assert isinstance(fresh.writer, Writer)
+            old.move_unsealed(fresh.writer)
+        old.close()
+        if lane.lock is not None:
+            lane.lock.release(remove=True)
+        lane.done = True
+
+    def _upkeep(self) -> None:
+        """Beat, sync, and recover one journal of a dead process, between uploads."""
+        now = clock.monotonic_s()
+        for lane in list(self._lanes):
+            if now - lane.put_s >= self._settings.heartbeat_s and not lane.ending:
+                lane.put_s = now
+                lane.writer.beat()
+        if now - self._synced_s >= SYNC_S:
+            self._synced_s = now
+            for lane in list(self._lanes):
+                lane.writer.sync()
+        if self._recovery is not None:
+            try:
+                next(self._recovery)
+                self._wake.set()
+            except StopIteration:
+                self._recovery = None
+            except (RunlakeError, OSError) as error:
+                self._recovery = None
+                _warn(f"journals of earlier processes wait: {error}", RunlakeWarning)
+
+    def _tell_refused(self, lane: _Lane) -> None:
+        refused = lane.writer.refused
+        if refused > lane.refused_told:
+            _warn(
+                f"{refused - lane.refused_told} rows were refused because the journal reached its "
+                f"limit of {self._settings.journal_limit_bytes:,} bytes "
+                "(RUNLAKE_JOURNAL_LIMIT_BYTES) while the store did not answer. They are lost.",
+                DataLossWarning,
+            )
+            lane.refused_told = refused
+
+    def _tell_left(self, left: Sequence[_Lane]) -> None:
+        kept = sum(lane.writer.pending for lane in left if lane.lock is not None)
+        gone = sum(lane.writer.pending for lane in left if lane.lock is None)
+        if kept:
+            _warn(
+                f"{kept} rows did not reach {self.storage.fs.url!r} in time. They are kept in "
+                f"{self.place.root} and go out at the next opening of the lake on this host for "
+                "writing, or now: runlake recover.",
+                RunlakeWarning,
+            )
+        if gone:
+            _warn(
+                f"{gone} rows did not reach {self.storage.fs.url!r} in time, and no journal "
+                "could keep them. They are lost.",
+                DataLossWarning,
+            )
+
+
+def _warn(message: str, category: type[Warning]) -> None:
+    """Warn from the drain thread, which a filter that makes warnings errors must not end."""
+    try:
+        warnings.warn(message, category, stacklevel=2)
+    except Warning:
+        sys.stderr.write(f"runlake: {message}\n")
+
+
+def _after_fork_in_child() -> None:
+    for drain in list(_drains):
+        drain.abandon_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,482 @@
+"""The local journal of one writer: the crash log that is also the buffer.
+
+A row is safe from `kill -9` when the call that logged it returns, because it then lies in a
+shared memory map (points) or was written to a file (events). The drain thread reads rows from
+here; recovery reads the same files after the process is gone.
+
+Points are 32-byte records in files of 1 MiB: step, timestamp, value, key id, and as a mark
+written last the low 32 bits of the point's number + 1. Events are lines of JSON in a second
+file; each holds its own number and how many points came before it. The sequence number of a
+row is the number of points and events before it, so each of the two counters is advanced by
+one assignment and an interrupt between two assignments cannot tear them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+import struct
+import threading
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from runlake import clock, schema
+from runlake.writing import places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+PAGE_BYTES: Final = 1 << 20
+RECORD_BYTES: Final = 32
+PAGE_POINTS: Final = PAGE_BYTES // RECORD_BYTES
+PAGE_SHIFT: Final = PAGE_POINTS.bit_length() - 1
+_IN_PAGE: Final = PAGE_POINTS - 1
+_RECORD: Final = struct.Struct("<qqdII")
+_PACK: Final = _RECORD.pack_into
+# A writer ends here and a new one goes on, so that a mark is never used twice.
+MAX_POINTS: Final = 1 << 31
+# An events file is begun anew at a seal when it has grown past this.
+EVENTS_BYTES: Final = 1 << 20
+
+
+class Event(NamedTuple):
+    """One row that is no metric point.
+
+    Attributes:
+        points: how many points came before it.
+        clock: hybrid logical clock, microseconds since 1970.
+    """
+
+    points: int
+    clock: int
+    run_id: str
+    kind: str
+    key: str
+    num: float | None
+    str: str | None
+
+
+class Position(NamedTuple):
+    """A place between two rows of a writer."""
+
+    points: int
+    events: int
+
+    @property
+    def rows(self) -> int:
+        """The number of rows before it."""
+        return self.points + self.events
+
+
+class HybridClock:
+    """The wall clock, except that it never gives the same or an earlier time again."""
+
+    def __init__(self) -> None:
+        """Start at the wall clock."""
+        self.last_us = 0
+
+    def tick(self) -> int:
+        """Return max(wall, last + 1 us); callers hold their journal's lock."""
+        self.last_us = max(clock.now_us(), self.last_us + 1)
+        return self.last_us
+
+
+@dataclass(slots=True)
+class _Page:
+    """One MiB of records; `fd` is -1 where only memory holds it."""
+
+    buffer: mmap.mmap | bytearray
+    fd: int
+    path: Path | None
+
+
+class Journal:
+    """The rows of one writer that are not yet sealed in the store.
+
+    Any thread may append; one thread drains. `retire` ends it: appends then return False and
+    the caller goes on with `successor`.
+    """
+
+    def __init__(
+        self, folder: Path | None, hybrid: HybridClock, *, mapped: bool, limit_bytes: int
+    ) -> None:
+        """Make an empty journal.
+
+        Args:
+            folder: an existing, empty folder that this process owns; None keeps rows in memory
+                only, for machines where no folder can be written.
+            hybrid: the clock shared by the journals of one process.
+            mapped: records go through a memory map; else through `os.write`, for filesystems
+                where a map is not safe (network, copy-on-write).
+            limit_bytes: bytes of pages past which rows are refused.
+
+        Attributes:
+            refused: how many points were not taken because the limit was reached.
+            failure: why the disk refused, where it did; the journal is then retired.
+            keys: the (run_id, key) of each key id.
+            on_page: called, under the lock, when a page begins; it must not block.
+        """
+        self.folder = folder
+        self.lock = threading.Lock()
+        self.refused = 0
+        self.failure: OSError | None = None
+        self.on_page: Callable[[], None] = _nothing
+        self._clock = hybrid
+        self._mapped = mapped
+        self._limit_pages = max(1, limit_bytes // PAGE_BYTES)
+        self._points = 0
+        self._page_end = 0
+        self._page: mmap.mmap | bytearray = bytearray()
+        self._page_fd = -1
+        self._pages: dict[int, _Page] = {}
+        self._events: list[Event] = []
+        self._events_before = 0
+        self._event_files: list[tuple[Path, int]] = []
+        self._events_fd = -1
+        self._keys_fd = -1
+        self._retired = False
+        self.keys: list[tuple[str, str]] = []
+        if folder is not None:
+            self._keys_fd = _open_lines(folder / places.KEYS)
+            self._open_events(0)
+
+    # Appending: any thread.
+
+    def point(self, key_id: int, step: int, time_us: int, value: float) -> bool:
+        """Append one metric point.
+
+        Returns:
+            False if it was not taken: the journal is retired (go on with its successor), or
+            at its limit (`refused` counts).
+        """
+        with self.lock:
+            number = self._points
+            if number >= self._page_end and not self._turn_page(1):
+                return False
+            # The mark comes last in the record; the counter moves after the record is whole.
+            _PACK(
+                self._page, (number & _IN_PAGE) << 5, step, time_us, value, key_id, number + 1
+            )
+            if self._page_fd >= 0 and not self._write_through(number):
+                return False
+            self._points = number + 1
+        return True
+
+    def points(self, pairs: Sequence[tuple[int, float]], step: int, time_us: int) -> int:
+        """Append points of one step and time; returns how many were taken."""
+        taken = 0
+        with self.lock:
+            number = self._points
+            for key_id, value in pairs:
+                if number >= self._page_end and not self._turn_page(len(pairs) - taken):
+                    return taken
+                _PACK(
+                    self._page, (number & _IN_PAGE) << 5, step, time_us, value, key_id, number + 1
+                )
+                if self._page_fd >= 0 and not self._write_through(number):
+                    return taken
+                number += 1
+                self._points = number
+                taken += 1
+        return taken
+
+    def events(
+        self, rows: Iterable[tuple[str, str, str, float | None, str | None]]
+    ) -> bool:
+        """Append events in one write: all of them or none.
+
+        Args:
+            rows: run_id, kind, key, num, str of each.
+
+        Returns:
+            False if the journal is retired, or the disk refused (then it is retired now).
+        """
+        with self.lock:
+            if self._retired:
+                return False
+            number = self._events_before + len(self._events)
+            before = self._points
+            taken = [Event(before, self._clock.tick(), *row) for row in rows]
+            lines = [event_line(number + place, event) for place, event in enumerate(taken)]
+            if not self._write_lines(self._events_fd, lines):
+                return False
+            self._events.extend(taken)
+        return True
+
+    def key_id(self, run_id: str, key: str) -> int:
+        """Define a (run, key) for this journal; returns its id, -1 if the journal is retired."""
+        with self.lock:
+            if self._retired:
+                return -1
+            number = len(self.keys)
+            line = json.dumps([number, run_id, key], ensure_ascii=False)
+            if not self._write_lines(self._keys_fd, [line]):
+                return -1
+            self.keys.append((run_id, key))
+            return number
+
+    def retire(self, *, close: bool = False) -> Position:
+        """Take no more rows; returns the final position.
+
+        Args:
+            close: append the event that says that this writer ends here, if it is not there.
+        """
+        with self.lock:
+            if close and not (self._events and self._events[-1].kind == schema.CLOSE):
+                number = self._events_before + len(self._events)
+                event = Event(
+                    self._points, self._clock.tick(), "", schema.CLOSE, "", None, None
+                )
+                # A disk that refuses here loses nothing but the word that nothing follows.
+                self._write_lines(self._events_fd, [event_line(number, event)])
+                self._events.append(event)
+            self._retired = True
+            self._page_end = 0
+            return Position(self._points, self._events_before + len(self._events))
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether appends go elsewhere now."""
+        return self._retired
+
+    # Draining: one thread.
+
+    def position(self) -> Position:
+        """Return the place behind the last row taken."""
+        with self.lock:
+            return Position(self._points, self._events_before + len(self._events))
+
+    def cut(self, start: Position, end: Position, *, rows: int) -> Position:
+        """Return the last place from `start` on that is at most `rows` rows on, up to `end`."""
+        if end.rows - start.rows <= rows:
+            return end
+        with self.lock:
+            events = self._events[start.events - self._events_before : end.events - self._events_before]
+        # Row number of each event, counted from start; how many fall below the limit?
+        numbers = [event.points - start.points + place for place, event in enumerate(events)]
+        inside = bisect_right(numbers, rows - 1)
+        return Position(start.points + rows - inside, start.events + inside)
+
+    def read_events(self, start: Position, end: Position) -> list[Event]:
+        """Return the events between two places."""
+        with self.lock:
+            base = self._events_before
+            return self._events[start.events - base : end.events - base]
+
+    def read_points(self, start: Position, end: Position) -> list[memoryview]:
+        """Return the records between two places, as pieces of pages.
+
+        Release the pieces before the pages are trimmed.
+        """
+        pieces = []
+        place = start.points
+        while place < end.points:
+            page = self._pages[place >> PAGE_SHIFT]
+            stop = min(end.points, ((place >> PAGE_SHIFT) + 1) << PAGE_SHIFT)
+            low, high = place & _IN_PAGE, stop - (place >> PAGE_SHIFT << PAGE_SHIFT)
+            pieces.append(memoryview(page.buffer)[low * RECORD_BYTES : high * RECORD_BYTES])
+            place = stop
+        return pieces
+
+    def trim(self, sealed: Position) -> None:
+        """Drop what lies before a place that is sealed in the store and saved beside."""
+        with self.lock:
+            old = [n for n in self._pages if (n + 1) << PAGE_SHIFT <= sealed.points]
+            dropped = [self._pages.pop(n) for n in old]
+            del self._events[: sealed.events - self._events_before]
+            self._events_before = sealed.events
+            stale = [path for path, end in self._event_files[:-1] if end <= sealed.events]
+            self._event_files = [pair for pair in self._event_files if pair[0] not in stale]
+            if self._events_fd >= 0 and os.fstat(self._events_fd).st_size > EVENTS_BYTES:
+                self._roll_events()
+        for page in dropped:
+            _close_page(page)
+        for path in stale:
+            path.unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Bound what a power loss takes: force all files to the disk.
+
+        `fdatasync` and not `mmap.flush`, which holds the interpreter's lock meanwhile.
+        """
+        with self.lock:
+            fds = [os.dup(page.fd) for page in self._pages.values() if page.fd >= 0]
+            if self._events_fd >= 0:
+                fds.append(os.dup(self._events_fd))
+        for fd in fds:
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of pages in use."""
+        return len(self._pages) * PAGE_BYTES
+
+    def restore(
+        self,
+        keys: list[tuple[str, str]],
+        pages: dict[int, bytearray],
+        end: Position,
+        events: list[Event],
+    ) -> None:
+        """Become the retired journal that recovery has read from a dead process's files.
+
+        Args:
+            keys: (run_id, key) of each key id.
+            pages: whole pages by number.
+            end: the number of points, and of events before the first of `events`.
+            events: those behind the last seal.
+        """
+        self.keys = keys
+        self._pages = {number: _Page(page, -1, None) for number, page in pages.items()}
+        self._points = end.points
+        self._events = events
+        self._events_before = end.events
+        self._retired = True
+
+    def abandon_in_child(self) -> None:
+        """Let go of everything in a forked child, where the parent's rows are not ours.
+
+        The lock is a new one: another thread of the parent may have held the old one.
+        """
+        self.lock = threading.Lock()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all files; they stay on disk."""
+        self.retire()
+        with self.lock:
+            pages, self._pages = list(self._pages.values()), {}
+            self._page = bytearray()
+            fds = [fd for fd in (self._events_fd, self._keys_fd) if fd >= 0]
+            self._events_fd = self._keys_fd = -1
+        for page in pages:
+            page.path = None
+            _close_page(page)
+        for fd in fds:
+            os.close(fd)
+
+    # Inside, under the lock.
+
+    def _turn_page(self, wanted: int) -> bool:
+        """Begin a new page; False if the journal is retired or full."""
+        if self._retired:
+            return False
+        number = self._points >> PAGE_SHIFT
+        if number in self._pages:
+            return True
+        if len(self._pages) >= self._limit_pages:
+            self.refused += wanted
+            return False
+        try:
+            page = self._new_page(number)
+        except OSError as error:
+            self._fail(error)
+            return False
+        self._pages[number] = page
+        self._page = page.buffer
+        self._page_fd = -1 if self._mapped else page.fd
+        self._page_end = (number + 1) << PAGE_SHIFT
+        self.on_page()
+        return True
+
+    def _fail(self, error: OSError) -> None:
+        """End the journal because its disk refuses; what it holds stays good."""
+        self.failure = error
+        self._retired = True
+        self._page_end = 0
+
+    def _new_page(self, number: int) -> _Page:
+        if self.folder is None:
+            return _Page(bytearray(PAGE_BYTES), -1, None)
+        path = self.folder / places.page_name(number)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if not self._mapped:
+                return _Page(bytearray(PAGE_BYTES), fd, path)
+            # Allocated for real: a hole would be SIGBUS in the training when the disk is full.
+            os.posix_fallocate(fd, 0, PAGE_BYTES)
+            return _Page(mmap.mmap(fd, PAGE_BYTES), fd, path)
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+
+    def _write_through(self, number: int) -> bool:
+        """Write one record to its file where no map does it; False if the disk refused."""
+        offset = (number & _IN_PAGE) << 5
+        record = self._page[offset : offset + RECORD_BYTES]
+        try:
+            if os.pwrite(self._page_fd, record, offset) == RECORD_BYTES:
+                return True
+            self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        except OSError as error:
+            self._fail(error)
+        # A torn record has no whole mark behind it, so recovery stops before it.
+        return False
+
+    def _open_events(self, first: int) -> None:
+        assert self.folder is not None
+        path = self.folder / places.events_name(first)
+        self._events_fd = _open_lines(path)
+        self._event_files.append((path, first))
+
+    def _roll_events(self) -> None:
+        end = self._events_before + len(self._events)
+        old = self._events_fd
+        path, _ = self._event_files[-1]
+        try:
+            self._open_events(end)
+        except OSError:
+            return
+        self._event_files[-2] = (path, end)
+        os.close(old)
+
+    def _write_lines(self, fd: int, lines: list[str]) -> bool:
+        """Append whole lines to a file; False if the disk refused."""
+        if fd < 0:
+            return True
+        data = ("\n".join(lines) + "\n").encode()
+        before = os.fstat(fd).st_size
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(fd, data[written:])
+        except OSError as error:
+            os.ftruncate(fd, before)
+            self._fail(error)
+            return False
+        return True
+
+
+def _nothing() -> None:
+    """Stand where nobody wants to know."""
+
+
+def event_line(number: int, event: Event) -> str:
+    """Return the line of an event in its file."""
+    return json.dumps([number, *event], ensure_ascii=False, separators=(",", ":"))
+
+
+def _open_lines(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+def _close_page(page: _Page) -> None:
+    """Unmap, close and, where it has a path, delete a page."""
+    if isinstance(page.buffer, mmap.mmap):
+        try:
+            page.buffer.close()
+        except BufferError:
+            # A reader still holds a view; the map goes when the view does.
+            pass
+    if page.fd >= 0:
+        os.close(page.fd)
+    if page.path is not None:
+        page.path.unlink(missing_ok=True)

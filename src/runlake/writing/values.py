@@ -1,0 +1,204 @@
+"""What callers pass, checked and turned into what columns hold.
+
+Refused here means refused before anything is written. Nothing imports NumPy, torch or JAX:
+their scalars are known by what they can do (`item`, `ndim`).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+from runlake import schema
+from runlake.errors import InvalidInputError
+
+RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_INT64: Final = range(-(2**63), 2**63)
+_PLAIN: Final = (bool, int, float, Decimal, Fraction)
+
+
+def number(key: str, value: object) -> float:
+    """Return a metric's value as a float, NaN and infinities as they are.
+
+    Args:
+        key: the metric's key, for the message.
+        value: a bool, int, float, Decimal or Fraction, or a zero-dimensional scalar or array
+            of NumPy, torch, JAX or whatever else has `item` and `ndim`.
+
+    Raises:
+        InvalidInputError: it is anything else, or too large for a float.
+    """
+    plain = value
+    if not isinstance(value, _PLAIN) and getattr(value, "ndim", None) == 0:
+        item = getattr(value, "item", None)
+        plain = item() if callable(item) else value
+    if isinstance(plain, _PLAIN):
+        try:
+            return float(plain)
+        except OverflowError as error:
+            message = f"metric {key!r} got {str(plain)[:40]}, which does not fit a 64-bit float."
+            raise InvalidInputError(message) from error
+    shape = getattr(value, "shape", None)
+    shown = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else f" {str(value)[:40]!r}"
+    message = (
+        f"metric {key!r} got a {type(value).__name__}{shown}; a metric is one number "
+        "(Python, NumPy, torch or JAX scalar, Decimal, bool)."
+    )
+    raise InvalidInputError(message)
+
+
+def name(what: str, text: object) -> str:
+    """Return a key or name after checking it.
+
+    Args:
+        what: what it names, for the message: `metric`, `param`, ...
+        text: 1 to 250 printable characters.
+
+    Raises:
+        InvalidInputError: it is no such text.
+    """
+    if not isinstance(text, str):
+        message = f"the key of a {what} is text, got {type(text).__name__} {str(text)[:40]!r}."
+        raise InvalidInputError(message)
+    if not text:
+        message = f"the key of a {what} is empty; give it 1 to {schema.KEY_LIMIT_CHARS} characters."
+        raise InvalidInputError(message)
+    if len(text) > schema.KEY_LIMIT_CHARS:
+        message = (
+            f"the key of a {what} has {len(text)} characters, at most "
+            f"{schema.KEY_LIMIT_CHARS} are kept: {text[:40]!r}…"
+        )
+        raise InvalidInputError(message)
+    if not text.isprintable():
+        message = f"the key of a {what} holds characters that cannot be printed: {text!r}."
+        raise InvalidInputError(message)
+    return text
+
+
+def text(what: str, key: str, value: object) -> str:
+    """Return the text of a param, tag or note; nothing is cut.
+
+    Args:
+        what: what it belongs to, for the message.
+        key: its key, for the message.
+        value: anything; `str(value)` is kept.
+
+    Raises:
+        InvalidInputError: it is longer than 1 MiB of UTF-8, or has lone surrogates.
+    """
+    shown = value if isinstance(value, str) else str(value)
+    if len(shown) > schema.TEXT_LIMIT_BYTES // 4 or not shown.isascii():
+        try:
+            size = len(shown.encode())
+        except UnicodeEncodeError as error:
+            message = f"{what} {key!r} holds text that is not Unicode: {error}."
+            raise InvalidInputError(message) from error
+        if size > schema.TEXT_LIMIT_BYTES:
+            message = (
+                f"{what} {key!r} has {size:,} bytes, at most {schema.TEXT_LIMIT_BYTES:,} are "
+                "kept. Log it as an artifact: run.log_text(text, 'file.txt')."
+            )
+            raise InvalidInputError(message)
+    return shown
+
+
+def number_beside(value: object) -> float | None:
+    """Return the number that a param's value is or spells, None if it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return value
+    try:
+        if isinstance(value, str) and not value[:1].strip("+-.").isalpha():
+            spelled = float(value)
+            return spelled if math.isfinite(spelled) else None
+        if isinstance(value, (int, Decimal, Fraction)):
+            return float(value)
+        if getattr(value, "ndim", None) == 0:
+            return number("", value)
+    except (ValueError, OverflowError):
+        return None
+    return None
+
+
+def flatten(params: object, *, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the leaves of nested params, keys joined by dots.
+
+    Args:
+        params: a mapping, dataclass instance or argparse namespace; may be nested.
+        prefix: put before every key.
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
+    inner = _mapping(params)
+    if inner is None:
+        message = f"params are a mapping of keys to values, got {type(params).__name__}."
+        raise InvalidInputError(message)
+    for key, value in inner.items():
+        full = f"{prefix}{key}"
+        nested = _mapping(value)
+        if nested:
+            yield from flatten(nested, prefix=f"{full}.")
+        else:
+            yield full, value
+
+
+def _mapping(value: object) -> Mapping[Any, Any] | None:
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, Namespace):
+        return vars(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return None
+
+
+def step(value: object) -> int:
+    """Return a step as an int.
+
+    Raises:
+        InvalidInputError: it is no whole number of 64 bits.
+    """
+    try:
+        whole = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        whole = None
+        if isinstance(value, float) and value.is_integer():
+            whole = int(value)
+        elif getattr(value, "ndim", None) == 0:
+            return step(value.item())  # type: ignore[attr-defined]
+    if whole is None or whole not in _INT64:
+        message = f"a step is a whole number of at most 64 bits, got {value!r}."
+        raise InvalidInputError(message)
+    return whole
+
+
+def time_us(value: object) -> int:
+    """Return a timestamp in microseconds since 1970, UTC.
+
+    Args:
+        value: an aware datetime, or milliseconds since 1970 as MLflow has them.
+
+    Raises:
+        InvalidInputError: it is neither, or a datetime without a zone.
+    """
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            message = f"timestamp {value} has no time zone; use datetime.now(timezone.utc)."
+            raise InvalidInputError(message)
+        return round(value.timestamp() * 1e6)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        moment = value * 1000 if isinstance(value, int) else round(value * 1000)
+        if moment in _INT64:
+            return moment
+    message = f"a timestamp is an aware datetime or milliseconds since 1970, got {value!r}."
+    raise InvalidInputError(message)

@@ -1,0 +1,390 @@
+"""One writer: moves the rows of one journal into segments, oldest first.
+
+Only one thread at a time calls a writer's methods: the drain thread, or a recovery. Each
+upload covers the rows behind the last sealed segment under a name that covers the upload
+before it; a seal fixes the rows, saves the cumulative state beside the journal, and trims.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+from runlake import clock, ids, schema
+from runlake._lazy import lazy
+from runlake._version import __version__
+from runlake.errors import ConflictError
+from runlake.storage import segments, state
+from runlake.storage.layout import SegmentName
+from runlake.storage.state import Fact, FactBook, State, Summaries
+from runlake.writing import places, rows
+from runlake.writing.journal import Position
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from runlake.storage.engine import Storage
+    from runlake.writing.journal import Event, Journal
+    from runlake.writing.rows import Points
+else:
+    np = lazy("numpy")
+    pa = lazy("pyarrow")
+
+SEAL_BYTES: Final = 256 << 10
+SEAL_UPLOADS: Final = 32
+MAX_SEGMENT_ROWS: Final = 1 << 18
+STATE_LIMIT_BYTES: Final = 128 << 10
+MAX_KEYS: Final = 100_000
+SUPERSEDED_S: Final = 60.0
+# At close, neighbours below this are read back and joined; larger ones are worth their name.
+SMALL_BYTES: Final = 512 << 10
+_MERGED_BYTES: Final = 8 << 20
+
+
+@dataclass(slots=True)
+class _Tail:
+    """What has happened to the rows behind the last sealed segment."""
+
+    uploads: int = 0
+    size_bytes: int = 0
+    name: SegmentName | None = None
+    touched: set[str] = field(default_factory=set)
+
+
+class Writer:
+    """The rows of one writer id on their way into the store."""
+
+    def __init__(
+        self, writer_id: str, experiment_id: str, experiment_name: str, journal: Journal
+    ) -> None:
+        """Begin at the start of an empty journal; see `resume` for one that is not."""
+        self.writer_id = writer_id
+        self.experiment_id = experiment_id
+        self.experiment_name = experiment_name
+        self.journal = journal
+        self.book = FactBook()
+        self.summaries = Summaries()
+        self.sealed = Position(0, 0)
+        self.uploaded = Position(0, 0)
+        self.ended_runs: set[str] = set()
+        self.must_end = False
+        self._folded = Position(0, 0)
+        self._tail = _Tail()
+        self._keys_of: dict[str, list[int]] = {}
+        self._keys_known = 0
+        self._small: list[tuple[SegmentName, int]] = []
+        self._superseded: list[tuple[float, SegmentName]] = []
+
+    @property
+    def pending(self) -> int:
+        """Rows that no upload holds yet."""
+        return self.journal.position().rows - self.uploaded.rows
+
+    @property
+    def uploaded_rows(self) -> int:
+        """Rows of this writer that the store holds."""
+        return self.uploaded.rows
+
+    @property
+    def refused(self) -> int:
+        """Rows that the journal did not take because it had reached its limit."""
+        return self.journal.refused
+
+    def retire(self) -> None:
+        """Take no more rows, and say that this writer ends."""
+        self.journal.retire(close=True)
+
+    def close(self) -> None:
+        """Let go of the journal's files."""
+        self.journal.close()
+
+    def abandon_in_child(self) -> None:
+        """Let go of everything in a forked child."""
+        self.journal.abandon_in_child()
+
+    def sync(self) -> None:
+        """Bound what a power loss takes."""
+        self.journal.sync()
+
+    def beat(self) -> None:
+        """Show readers that this process lives, while a run is open and has nothing new."""
+        if self.book.open_runs():
+            self.journal.events([("", schema.HEARTBEAT, "", None, None)])
+
+    def resume(self, sealed: Position, facts: pa.Table, summaries: pa.Table) -> None:
+        """Begin behind rows that were sealed before, from the state saved beside the journal.
+
+        Rows counted again without it would give wrong counts, because summaries are cumulative.
+        """
+        self.sealed = self.uploaded = self._folded = sealed
+        self.book.load(facts)
+        slots = {pair: number for number, pair in enumerate(self.journal.keys)}
+        self.summaries.load(summaries, slots)
+
+    def upload(self, storage: Storage, *, seal: bool = False) -> None:
+        """Bring every row that the journal holds now into the store.
+
+        Args:
+            storage: of the lake.
+            seal: fix the rows also where they are few.
+
+        Raises:
+            StorageError: the store refused; everything stays in the journal.
+            ConflictError: another process wrote other rows under this writer's id.
+        """
+        while True:
+            end = self.journal.position()
+            cut = self.journal.cut(self.sealed, end, rows=MAX_SEGMENT_ROWS)
+            if cut.rows > self.uploaded.rows:
+                self._put(storage, cut)
+            sealable = cut.rows > self.sealed.rows
+            if sealable and (seal or cut != end or self._tail.uploads >= SEAL_UPLOADS):
+                self._seal(cut)
+            if cut == end:
+                return
+
+    def delete_superseded(self, storage: Storage, *, at_once: bool = False) -> None:
+        """Delete names of ours that a later name covers, 60 s after they were covered.
+
+        The wait keeps a local listing whole, in which names do not come in order.
+
+        Args:
+            storage: of the lake.
+            at_once: do not wait: the process ends.
+        """
+        before = clock.monotonic_s() - (0 if at_once else SUPERSEDED_S)
+        due = [name.key for moment, name in self._superseded if moment <= before]
+        if due:
+            storage.fs.delete_many(due)
+            self._superseded = [pair for pair in self._superseded if pair[0] > before]
+
+    def merge(self, storage: Storage) -> None:
+        """Join neighbouring small sealed segments, once the writer has ended.
+
+        They are read back in ascending order; after one that is gone (consumed and vacuumed)
+        what was read is forgotten, because a merged segment must not have a gap.
+
+        Raises:
+            StorageError: the store refused; the segments stay as they are.
+        """
+        group: list[tuple[SegmentName, bytes]] = []
+        size = 0
+        for name, size_bytes in sorted(self._small):
+            fits = not group or (group[-1][0].last + 1 == name.first and size < _MERGED_BYTES)
+            if not fits:
+                self._join(storage, group)
+                group, size = [], 0
+            try:
+                group.append((name, storage.fs.get(name.key)))
+            except FileNotFoundError:
+                group, size = [], 0
+            else:
+                size += size_bytes
+        self._join(storage, group)
+        self._small.clear()
+
+    def move_unsealed(self, successor: Writer) -> None:
+        """Log every row behind the last seal again under another writer's id."""
+        end = self.journal.retire()
+        numbers: dict[int, int] = {}
+
+        def point(step: int, time_us: int, value: float, key_id: int) -> None:
+            if key_id not in numbers:
+                numbers[key_id] = successor.journal.key_id(*self.journal.keys[key_id])
+            successor.journal.point(numbers[key_id], step, time_us, value)
+
+        for run_id in sorted(self.book.open_runs() - {""}):
+            fact = (run_id, schema.STATUS, "", float(clock.now_us()), schema.RUNNING)
+            successor.journal.events([fact])
+        events = iter(self.journal.read_events(self.sealed, end))
+        following = next(events, None)
+        points = rows.read_points(self.journal.read_points(self.sealed, end))
+        columns = (points.steps, points.times, points.values, points.key_ids)
+        for place, row in enumerate(zip(*map(_plain, columns), strict=True), self.sealed.points):
+            while following is not None and following.points <= place:
+                successor.journal.events([following[2:]])
+                following = next(events, None)
+            point(*row)
+        while following is not None:
+            successor.journal.events([following[2:]])
+            following = next(events, None)
+
+    # Inside.
+
+    def _put(self, storage: Storage, cut: Position) -> None:
+        """Upload the rows from the last seal to `cut`."""
+        points = rows.read_points(self.journal.read_points(self.sealed, cut))
+        events = self.journal.read_events(self.sealed, cut)
+        self._fold(points, events, cut)
+        table = rows.build(points, events, self.sealed, self.journal.keys)
+        name = SegmentName(
+            writer=self.writer_id,
+            last=cut.rows - 1,
+            count=cut.rows - self.sealed.rows,
+            merged=False,
+            experiment_id=self.experiment_id,
+        )
+        current = self._state()
+        data = encode(name, self.experiment_name, table, current)
+        self._append(storage, name, data, table)
+        if self._tail.name is not None:
+            self._superseded.append((clock.monotonic_s(), self._tail.name))
+        self._tail.name = name
+        self._tail.uploads += 1
+        self.uploaded = cut
+        self._tail.size_bytes = len(data)
+        if len(data) >= SEAL_BYTES:
+            self._seal(cut)
+        self.must_end = self.must_end or self._should_end(current)
+
+    def _append(
+        self, storage: Storage, name: SegmentName, data: bytes, table: pa.Table
+    ) -> None:
+        if storage.append(name, data):
+            return
+        # The same rows under another nonce: an earlier try of ours, or another recoverer's.
+        there = storage.fs.get(name.key)
+        footer = segments.read_footer(there, key=name.key)
+        if footer.header.digest == segments.digest(table):
+            return
+        message = (
+            f"{name.key} holds other rows than this writer's, written by {footer.header.host} "
+            f"pid {footer.header.pid}: the same writer runs twice (a restored VM snapshot?)."
+        )
+        raise ConflictError(message, url=storage.fs.url)
+
+    def _fold(self, points: Points, events: list[Event], cut: Position) -> None:
+        """Take the rows between `_folded` and `cut` into the cumulative state."""
+        new_points = points.behind(self._folded.points - self.sealed.points)
+        self.summaries.add(
+            new_points.key_ids, new_points.steps, new_points.times, new_points.values
+        )
+        skipped = self._folded.events - self.sealed.events
+        for place, event in enumerate(events[skipped:], self._folded.events):
+            fact = Fact(event.clock, event.points + place, event.num, event.str)
+            self.book.add(event.run_id, event.kind, event.key, fact)
+            self._tail.touched.add(event.run_id)
+        if len(new_points):
+            used = np.flatnonzero(np.bincount(new_points.key_ids))
+            self._tail.touched.update(self.journal.keys[key_id][0] for key_id in used)
+        self._folded = cut
+
+    def _state(self) -> State:
+        """Return the cumulative state of the runs that are open or touched since the seal."""
+        for number in range(self._keys_known, len(self.journal.keys)):
+            self._keys_of.setdefault(self.journal.keys[number][0], []).append(number)
+            self._keys_known = number + 1
+        wanted = self.book.open_runs() | self._tail.touched
+        numbers = [number for run in sorted(wanted) for number in self._keys_of.get(run, ())]
+        named = [self.journal.keys[number] for number in numbers]
+        summaries = self.summaries.table(
+            np.array(numbers, dtype=np.int64), [run for run, _ in named], [key for _, key in named]
+        )
+        return State(self.book.table(wanted), summaries)
+
+    def _should_end(self, current: State) -> bool:
+        """Tell whether a new writer id would keep footers fast and memory small.
+
+        It would not where the state is large because all of it changes all the time.
+        """
+        if len(self.journal.keys) > MAX_KEYS:
+            return True
+        if len(self.journal.keys) < MAX_KEYS // 100:
+            return False
+        size = sum(map(len, current.encode()))
+        open_runs = self.book.open_runs()
+        carried = len(open_runs - self._tail.touched)
+        return size > STATE_LIMIT_BYTES and carried * 2 > len(open_runs)
+
+    def _seal(self, cut: Position) -> None:
+        """Fix the rows before `cut`: they are in the store for good."""
+        if self._tail.name is not None and self._tail.size_bytes < SMALL_BYTES:
+            self._small.append((self._tail.name, self._tail.size_bytes))
+        ended = {run for run in self._tail.touched if self.book.status(run) in schema.ENDED}
+        self.ended_runs |= ended
+        self.book.forget(ended)
+        self.sealed = cut
+        self._tail = _Tail()
+        if self.journal.folder is not None:
+            self._save()
+        self.journal.trim(cut)
+
+    def _save(self) -> None:
+        """Write the cumulative state beside the journal: where recovery starts."""
+        assert self.journal.folder is not None
+        facts, summaries = self._state().encode()
+        saved = {
+            "points": self.sealed.points,
+            "events": self.sealed.events,
+            "facts": facts.decode(),
+            "summaries": summaries.decode(),
+        }
+        target = self.journal.folder / places.SEALED
+        temporary = target.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            file.write(json.dumps(saved).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+
+    def _join(self, storage: Storage, group: list[tuple[SegmentName, bytes]]) -> None:
+        """Put one segment in the place of several; the inputs go only after the put returned."""
+        if len(group) < 2:  # noqa: PLR2004 - one alone needs no join
+            return
+        inputs = [(name, *segments.decode(data, key=name.key)) for name, data in group]
+        assert all(before.last + 1 == after.first for (before, *_), (after, *_) in pairwise(inputs))
+        table = pa.concat_tables([rows for _, rows, _ in inputs]).unify_dictionaries()
+        joined = state.join(footer.state for _, _, footer in inputs)
+        first, last = inputs[0][0].first, inputs[-1][0].last
+        if table.num_rows != last - first + 1 or sum(map(len, joined.encode())) > STATE_LIMIT_BYTES:
+            return
+        name = SegmentName(
+            writer=self.writer_id,
+            last=last,
+            count=table.num_rows,
+            merged=True,
+            experiment_id=self.experiment_id,
+        )
+        table = table.combine_chunks()
+        self._append(storage, name, encode(name, self.experiment_name, table, joined), table)
+        storage.fs.delete_many([old.key for old, _ in group])
+
+
+def _plain(column: NDArray[Any]) -> list[Any]:
+    """Return a column as Python numbers."""
+    plain: list[Any] = column.tolist()
+    return plain
+
+
+def encode(name: SegmentName, experiment_name: str, table: pa.Table, current: State) -> bytes:
+    """Return the bytes of a segment under its name, written by this process."""
+    header = segments.Header(
+        writer=name.writer,
+        experiment_id=name.experiment_id,
+        experiment_name=experiment_name,
+        first=name.first,
+        last=name.last,
+        digest=segments.digest(table),
+        nonce=ids.new_nonce(),
+        host=places.host(),
+        pid=os.getpid(),
+        boot_id=places.boot_id(),
+        version=__version__,
+    )
+    return segments.encode(table, header, current)
+
+
+def saved_state(text: bytes) -> tuple[Position, State]:
+    """Read what a seal saved beside the journal.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    saved = json.loads(text)
+    decoded = State.decode(saved["facts"].encode(), saved["summaries"].encode())
+    return Position(saved["points"], saved["events"]), decoded

@@ -1,0 +1,1 @@
+"""The tests of runlake; `CONTRIBUTING.md` says which folder holds what."""

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runlake.settings import Settings
+from runlake.storage.fs import Filesystem, open_filesystem
+from runlake.testing.contract import StorageContract
+from tests.emulators.proxy import Fault
+
+if TYPE_CHECKING:
+    from tests.conftest import Place
+    from tests.emulators.fixtures import Cloud
+
+
+@pytest.fixture
+def another(lake_url: Place) -> Filesystem:
+    """A second client of the same root, with connections of its own."""
+    return open_filesystem(
+        lake_url.url,
+        storage_options=lake_url.storage_options,
+        settings=Settings(parallel_requests=8),
+    )
+
+
+class TestFilesystem(StorageContract):
+    """The contract, on each store that runlake names."""
+
+
+def test_put_absent_whose_answer_is_lost_knows_that_it_won(
+    filesystem: Filesystem, cloud: Cloud | None
+) -> None:
+    if cloud is None:
+        # Near stores lose no answers; a network disk repeats a request, which looks like this.
+        filesystem.put("a", b"mine")
+        assert filesystem.put_absent("a", b"mine")
+        return
+    filesystem.get_ranges([])
+    method = "POST" if cloud.scheme == "gs" else "PUT"
+    with cloud.proxy.fault(Fault(method, times=1, status=None)) as lost:
+        assert filesystem.put_absent("a", b"mine")
+        assert lost.times == 0
+    assert filesystem.get("a") == b"mine"
+
+
+def test_put_absent_whose_answer_is_lost_knows_that_it_was_late(
+    filesystem: Filesystem, cloud: Cloud | None
+) -> None:
+    filesystem.put("a", b"theirs")
+    if cloud is None:
+        assert not filesystem.put_absent("a", b"mine")
+        return
+    method = "POST" if cloud.scheme == "gs" else "PUT"
+    with cloud.proxy.fault(Fault(method, times=1, status=None)) as lost:
+        assert not filesystem.put_absent("a", b"mine")
+        assert lost.times == 0
+    assert filesystem.get("a") == b"theirs"

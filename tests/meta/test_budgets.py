@@ -1,0 +1,57 @@
+"""Things stay small: a file that needs more is two ideas, a function two deeds."""
+
+from __future__ import annotations
+
+import ast
+
+from tests.meta.tree import Function, functions, parse, shown, sources
+
+FILE_LINES = 400
+FUNCTION_LINES = 60
+BY_POSITION = 2
+# Here the order of parameters is MLflow's, which scripts rely on.
+MLFLOWS_ORDER = ("runlake/fluent.py", "runlake/run.py")
+# Called once for each logged value, where naming an argument costs a tenth of the call.
+HOT = {"point", "points"}
+
+
+def lines_of_code(function: Function) -> int:
+    """Count a function's lines without its docstring."""
+    assert function.end_lineno is not None
+    lines = function.end_lineno - function.lineno + 1
+    first = function.body[0]
+    if isinstance(first, ast.Expr) and ast.get_docstring(function) is not None:
+        assert first.end_lineno is not None
+        lines -= first.end_lineno - first.lineno + 1
+    return lines
+
+
+def test_every_file_keeps_its_line_budget() -> None:
+    lines = {shown(file): len(file.read_text("utf-8").splitlines()) for file in sources()}
+    assert {file: count for file, count in lines.items() if count > FILE_LINES} == {}
+
+
+def test_every_function_keeps_its_line_budget() -> None:
+    lines = {
+        f"{shown(file, function)} {function.name}": lines_of_code(function)
+        for file in sources()
+        for function in functions(parse(file))
+    }
+    assert {name: count for name, count in lines.items() if count > FUNCTION_LINES} == {}
+
+
+def by_position(function: Function) -> int:
+    """Count the parameters that may be given without their names."""
+    arguments = [*function.args.posonlyargs, *function.args.args]
+    return len([each for each in arguments if each.arg not in {"self", "cls"}])
+
+
+def test_public_functions_take_two_parameters_by_position_and_the_rest_by_name() -> None:
+    counts = {
+        f"{shown(file, function)} {function.name}": by_position(function)
+        for file in sources()
+        if not file.as_posix().endswith(MLFLOWS_ORDER)
+        for function in functions(parse(file))
+        if not function.name.startswith("_") and function.name not in HOT
+    }
+    assert {name: count for name, count in counts.items() if count > BY_POSITION} == {}

@@ -1,0 +1,44 @@
+"""Importing runlake costs next to nothing, and a run that logs loads no query engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.meta.tree import run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAVY = {"duckdb", "fsspec", "numpy", "pandas", "polars", "pyarrow"}
+
+
+def loaded_after(script: str, folder: Path) -> set[str]:
+    """Return the modules that a new process has loaded at the end of a script."""
+    program = f"{script}\nimport sys\nprint('loaded:', *sys.modules)"
+    return set(run_python("-c", program, folder=folder).rpartition("loaded:")[2].split())
+
+
+def test_importing_runlake_loads_no_module_of_its_own_but_the_version(tmp_path: Path) -> None:
+    loaded = loaded_after("import runlake; runlake.__version__; dir(runlake)", tmp_path)
+    assert {name for name in loaded if name.partition(".")[0] == "runlake"} == {
+        "runlake",
+        "runlake._version",
+    }
+
+
+def test_importing_runlake_loads_nothing_heavy(tmp_path: Path) -> None:
+    assert loaded_after("import runlake", tmp_path) & (HEAVY | {"importlib.metadata"}) == set()
+
+
+def test_loading_every_public_name_loads_nothing_heavy(tmp_path: Path) -> None:
+    script = "import runlake\nfor name in runlake.__all__: getattr(runlake, name)"
+    assert loaded_after(script, tmp_path) & HEAVY == set()
+
+
+def test_loading_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
+    assert loaded_after("import runlake.cli", tmp_path) & HEAVY == set()
+
+
+def test_starting_a_run_loads_no_query_engine(tmp_path: Path) -> None:
+    script = "import runlake\nrun = runlake.start_run()\nrunlake.log_metric('loss', 1.0)"
+    assert loaded_after(script, tmp_path) & {"duckdb", "pandas", "polars"} == set()

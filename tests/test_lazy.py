@@ -1,0 +1,50 @@
+"""Heavy libraries load at their first use, and a missing one says what to install."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from runlake._lazy import lazy, need
+from runlake.errors import MissingDependencyError
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a module of the standard library that is not loaded."""
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    return "colorsys"
+
+
+def test_lazy_module_is_loaded_at_its_first_attribute(module: str) -> None:
+    stand_in = lazy(module)
+    assert isinstance(stand_in, ModuleType)
+    assert module not in sys.modules
+    assert stand_in.rgb_to_hsv(0.0, 0.0, 0.0) == (0.0, 0.0, 0.0)
+    assert module in sys.modules
+
+
+def test_lazy_module_keeps_an_attribute_once_used(module: str) -> None:
+    stand_in = lazy(module)
+    assert stand_in.rgb_to_hsv is stand_in.__dict__["rgb_to_hsv"]
+
+
+def test_lazy_module_without_the_attribute_raises_attribute_error(module: str) -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = lazy(module).no_such_name
+
+
+def test_need_of_a_missing_extra_names_the_pip_line() -> None:
+    with pytest.raises(MissingDependencyError, match=r"pip install 'runlake\[s3\]'"):
+        need("no_such_module_anywhere", extra="s3")
+
+
+def test_need_of_a_missing_package_names_the_package() -> None:
+    with pytest.raises(MissingDependencyError, match=r"pip install no_such_module_anywhere$"):
+        need("no_such_module_anywhere.inner")
+
+
+def test_need_returns_the_module(module: str) -> None:
+    assert need(module) is sys.modules[module]
