@@ -92,7 +92,9 @@ class NotFoundError(RunlakeError, LookupError):
     kind = "not-found"
 
     @classmethod
-    def of(cls, what: str, name: str, *, url: str, known: Collection[str]) -> NotFoundError:
+    def of(
+        cls, what: str, name: str, *, url: str, known: Collection[str], count: int | None = None
+    ) -> NotFoundError:
         """Build the error for one missing name, with its nearest neighbours as a hint.
 
         Args:
@@ -100,6 +102,7 @@ class NotFoundError(RunlakeError, LookupError):
             name: what was asked for.
             url: the lake that was asked.
             known: the names that are there.
+            count: how many there are, if `known` is only the nearest of them.
 
         Returns:
             The error, to be raised.
@@ -108,6 +111,7 @@ class NotFoundError(RunlakeError, LookupError):
         hint = (
             f"Did you mean {' or '.join(map(repr, near))}?" if near else "`runlake ls` lists all."
         )
+        count = len(known) if count is None else count
         held = f"{count} {what}{'' if count == 1 else 's'}"
         return cls(f"no {what} {name!r} in lake {url!r}, which holds {held}. {hint}", url=url)
 

@@ -24,11 +24,11 @@ from runlake.errors import (
     StateError,
     StorageError,
 )
+from runlake.query.entities import Experiment
 from runlake.storage.names import FIRST_CLAIM, Claim
 from runlake.writing import values
 
 if TYPE_CHECKING:
-    from runlake.query.entities import Experiment
     from runlake.storage.engine import Storage
     from runlake.writing.drain import Drain
 
@@ -53,7 +53,7 @@ class Experiments:
     drain: Drain
     find: Callable[[str], Experiment | None]
     flush_timeout_s: float
-    _known: dict[str, str] = field(default_factory=lambda: {ids.DEFAULT_EXPERIMENT_ID: ids.DEFAULT_EXPERIMENT_NAME})
+    _known: dict[str, str] = field(default_factory=dict)
 
     def resolve(self, name: str) -> str:
         """Return the id of an experiment; make it where there is none.
@@ -95,6 +95,8 @@ class Experiments:
                 f"{experiment_id!r}."
             )
             raise InvalidInputError(message)
+        if experiment_id == ids.DEFAULT_EXPERIMENT_ID:
+            return ids.DEFAULT_EXPERIMENT_NAME
         if experiment_id not in self._known:
             try:
                 found = self.find(experiment_id)
@@ -102,6 +104,18 @@ class Experiments:
                 found = None
             self._known[experiment_id] = found.name if found else experiment_id
         return self._known[experiment_id]
+
+    def unseen(self, experiment_id: str) -> Experiment:
+        """Return what is known of an experiment that no snapshot shows yet."""
+        return Experiment(
+            experiment_id=experiment_id,
+            name=self._known.get(experiment_id, experiment_id),
+            lifecycle_stage=schema.ACTIVE,
+            artifact_location=f"{self.storage.url}/artifacts/{experiment_id}",
+            creation_time=None,
+            last_update_time=None,
+            tags={},
+        )
 
     def create(
         self, name: str, artifact_location: str | None, tags: Mapping[str, object] | None

@@ -8,39 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from runlake import clock, ids, schema, settings
 from runlake.artifacts.store import Artifacts
 from runlake.errors import InvalidInputError, NotFoundError, RunlakeWarning, StateError, StorageError
 from runlake.experiments import Experiments
 from runlake.maintain import Maintain
-from runlake.query import entities, export, leaderboard, search
+from runlake.query.entities import find_experiment
 from runlake.query.engine import Query
+from runlake.questions import Questions
 from runlake.run import Run, RunPlan, new_run_id
 from runlake.storage.engine import Storage
 from runlake.storage.fs import open_filesystem
 from runlake.storage.nullfs import NullFilesystem
 from runlake.writing import values
 from runlake.writing.disabled import DisabledDrain
-from runlake.writing.drain import Drain
+from runlake.writing.drain import Drain, drains_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
-    import duckdb
-    import polars as pl
-
-    from runlake.query.entities import Experiment, RunRecord
+    from runlake.query.entities import Experiment
     from runlake.settings import Settings
-    from runlake.storage.snapshot import Snapshot
 
-_Answer = TypeVar("_Answer")
-_ASK_TRIES: Final = 5
-_REFRESH_LOCAL_S: Final = 1.0
-_REFRESH_FAR_S: Final = 10.0
 _NOTE_TAG: Final = "mlflow.note.content"
 
 
@@ -79,7 +71,7 @@ def open_lake(
     return lake
 
 
-class Lake:
+class Lake(Questions):
     """Everything of all experiments below one folder or bucket prefix.
 
     Threads may share a lake. Close it, or use it as a context manager, to wait until all rows
@@ -96,10 +88,8 @@ class Lake:
         self, resolved: Settings, *, origin: Mapping[str, str] | None = None, read_only: bool = False
     ) -> None:
         """Open a lake with settled settings; `runlake.open` settles them."""
-        self.settings = resolved
+        super().__init__(_open_storage(resolved), resolved, read_only=read_only)
         self.origin = dict(origin or {})
-        self._read_only = read_only
-        self._storage = _open_storage(resolved)
         self._drain = DisabledDrain() if resolved.is_disabled else Drain(self._storage, resolved)
         hasty = dataclasses.replace(resolved, request_timeout_s=resolved.name_timeout_s)
         self._naming = _open_storage(hasty)
@@ -108,10 +98,6 @@ class Lake:
         )
         self.artifacts = Artifacts(self._storage)
         self.maintain = Maintain(self._storage, self._drain, self._check_writable)
-        self._lock = threading.RLock()
-        self._query: Query | None = None
-        self._snapshot: Snapshot | None = None
-        self._taken_s = 0.0
         self._rows_seen = 0
 
     @property
@@ -224,6 +210,18 @@ class Lake:
         self._check_writable()
         return self._experiments.resolve(name)
 
+    def describe_experiment(self, experiment_id: str) -> Experiment:
+        """Return an experiment; where the store is away, what follows from its id and name.
+
+        Args:
+            experiment_id: the experiment.
+        """
+        try:
+            found = self._find_experiment(experiment_id)
+        except StorageError:
+            found = None
+        return found or self._experiments.unseen(experiment_id)
+
     def rename_experiment(self, experiment_id: str, name: str) -> None:
         """Give an experiment another name; the old one becomes free.
 
@@ -322,191 +320,7 @@ class Lake:
         The lake may be used again after.
         """
         self._drain.close(self.settings.close_timeout_s)
-        with self._lock:
-            if self._query is not None:
-                self._query.close()
-            self._query = self._snapshot = None
-
-    # Asking.
-
-    def sql(
-        self, query: str, params: Sequence[object] | Mapping[str, object] | None = None
-    ) -> pl.DataFrame:
-        """Run one SQL statement that reads, over the views of one snapshot.
-
-        The views are experiments, runs, params, tags, metrics, metric_summary, artifacts and
-        events; `DESCRIBE runs` shows columns.
-
-        Args:
-            query: DuckDB's SQL.
-            params: values for `?` (a sequence) or `$name` (a mapping).
-
-        Returns:
-            The result; times are UTC.
-
-        Raises:
-            InvalidInputError: DuckDB refuses the query, or it would do more than read.
-            StorageError: the store cannot be read.
-        """
-        return export.to_polars(self._ask(lambda query_: query_.sql(query, params)))
-
-    def connect(self) -> duckdb.DuckDBPyConnection:
-        """Return a DuckDB connection of your own with all views, over one snapshot.
-
-        A thread that shares it takes a `cursor()` of it first.
-
-        Raises:
-            StorageError: the store cannot be read.
-        """
-        return self._ask(lambda query: query.connect())
-
-    def scan(self, view: str) -> pl.LazyFrame:
-        """Return a view as a Polars lazy frame; row-level views push filters to the files.
-
-        Args:
-            view: the name of a view, as `metrics`.
-
-        Raises:
-            InvalidInputError: there is no such view.
-            StorageError: the store cannot be read.
-        """
-        return self._ask(lambda query: export.scan(query, view))
-
-    def search_runs(
-        self,
-        filter_string: str = "",
-        *,
-        experiment_names: Sequence[str] | None = None,
-        experiment_ids: Sequence[str] | None = None,
-        order_by: Sequence[str] | None = None,
-        limit: int | None = None,
-        run_view_type: str = "ACTIVE_ONLY",
-    ) -> pl.DataFrame:
-        """Find runs: one row each, with columns `metrics.*`, `params.*` and `tags.*`.
-
-        Args:
-            filter_string: like `metrics.acc > 0.9 and params.lr = '0.1'`.
-            experiment_names: only in these experiments; None and no ids means all.
-            experiment_ids: only in these experiments.
-            order_by: like `["metrics.acc DESC"]`; None means the newest first.
-            limit: greatest number of rows; None means all.
-            run_view_type: ACTIVE_ONLY, DELETED_ONLY or ALL.
-
-        Raises:
-            InvalidInputError: the filter or order cannot be read; says line and column.
-            NotFoundError: an experiment's name is unknown.
-            StorageError: the store cannot be read.
-        """
-
-        def answer(query: Query) -> pl.DataFrame:
-            return search.search_runs(
-                query,
-                experiment_ids=self._only(query, experiment_names, experiment_ids),
-                filter_string=filter_string,
-                order_by=order_by,
-                limit=limit,
-                run_view_type=run_view_type,
-            )
-
-        return self._ask(answer)
-
-    def search_experiments(self, view_type: str = "ACTIVE_ONLY") -> list[Experiment]:
-        """Return experiments, the newest first.
-
-        Args:
-            view_type: ACTIVE_ONLY, DELETED_ONLY or ALL.
-
-        Raises:
-            InvalidInputError: there is no such view type.
-            StorageError: the store cannot be read.
-        """
-        return self._ask(lambda query: search.search_experiments(query, view_type=view_type))
-
-    def leaderboard(
-        self,
-        metric: str,
-        *,
-        goal: str = "max",
-        value: str = "best",
-        top: int | None = 10,
-        experiment_names: Sequence[str] | None = None,
-    ) -> pl.DataFrame:
-        """Rank runs by one metric; ties share a rank, runs without the metric are left out.
-
-        Args:
-            metric: its key.
-            goal: `max` or `min`.
-            value: `best`, `last`, `min`, `max` or `mean` of each run's points.
-            top: greatest number of rows; None means all.
-            experiment_names: only in these experiments; None means all.
-
-        Raises:
-            InvalidInputError: goal or value is none of these.
-            NotFoundError: no run has this metric.
-            StorageError: the store cannot be read.
-        """
-
-        def answer(query: Query) -> pl.DataFrame:
-            return leaderboard.leaderboard(
-                query,
-                metric,
-                goal=goal,
-                value=value,
-                top=top,
-                experiment_ids=self._only(query, experiment_names, None),
-            )
-
-        return self._ask(answer)
-
-    def get_run(self, run_id: str) -> RunRecord:
-        """Return a run: info, params, last metrics and tags.
-
-        Args:
-            run_id: the run.
-
-        Raises:
-            NotFoundError: there is no such run; names the nearest.
-            StorageError: the store cannot be read.
-        """
-        return self._ask(lambda query: entities.get_run(query, run_id))
-
-    def get_experiment(self, experiment_id: str) -> Experiment:
-        """Return an experiment by id.
-
-        Args:
-            experiment_id: the experiment.
-
-        Raises:
-            NotFoundError: there is no such experiment.
-            StorageError: the store cannot be read.
-        """
-        return self._ask(lambda query: entities.get_experiment(query, experiment_id))
-
-    def get_experiment_by_name(self, name: str) -> Experiment | None:
-        """Return an experiment by name, None if there is none, as MLflow does.
-
-        Args:
-            name: of the experiment.
-
-        Raises:
-            StorageError: the store cannot be read.
-        """
-        return self._ask(lambda query: entities.find_experiment_by_name(query, name))
-
-    def refresh(self) -> None:
-        """Take a new snapshot now; later answers come from it.
-
-        Raises:
-            NotFoundError: the lake is read-only, and nothing is there.
-            StorageError: the store cannot be read.
-        """
-        with self._lock:
-            self._take()
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """The snapshot that the last answer came from, None before the first."""
-        return self._snapshot
+        self._forget()
 
     # Inside.
 
@@ -555,65 +369,23 @@ class Lake:
             return None
         query = Query(tables)
         try:
-            return entities.find_experiment(query, experiment_id)
+            return find_experiment(query, experiment_id)
         finally:
             query.close()
 
-    @staticmethod
-    def _only(
-        query: Query, names: Sequence[str] | None, ids: Sequence[str] | None
-    ) -> list[str] | None:
-        if names is None:
-            return None if ids is None else list(ids)
-        found = [entities.get_experiment_by_name(query, name).experiment_id for name in names]
-        return [*found, *(ids or ())]
-
-    def _ask(self, answer: Callable[[Query], _Answer]) -> _Answer:
-        """Answer from a snapshot that is new enough; take a new one when a file is gone."""
-        for _ in range(_ASK_TRIES - 1):
-            try:
-                return answer(self._fresh())
-            except FileNotFoundError:
-                # The snapshot's tail was replaced or compacted while it was read.
-                self.refresh()
-        return answer(self._fresh())
-
-    def _fresh(self) -> Query:
-        """Return a query over a snapshot that holds all that this process has logged."""
-        limit = self.settings.refresh_s
-        if limit is None:
-            limit = _REFRESH_LOCAL_S if self._storage.fs.is_local else _REFRESH_FAR_S
-        with self._lock:
-            own = self._flush_own()
-            if self._query is None or own or clock.monotonic_s() - self._taken_s > limit:
-                self._take()
-            assert self._query is not None
-            return self._query
-
-    def _flush_own(self) -> bool:
-        """Bring own rows to the store, so that a process reads what it wrote."""
-        written = self._drain.rows_logged
-        if self._drain.pending:
-            try:
-                self.flush()
-            except StorageError as error:
-                warnings.warn(f"the answer lacks own rows: {error}", RunlakeWarning, stacklevel=5)
+    def _bring_own(self) -> bool:
+        """Bring to the store what this process logged through any object of this lake."""
+        drains = drains_of(self.url)
+        written = sum(drain.rows_logged for drain in drains)
+        for drain in drains:
+            if drain.pending:
+                try:
+                    drain.flush(self.settings.close_timeout_s)
+                except StorageError as error:
+                    warnings.warn(f"the answer lacks own rows: {error}", RunlakeWarning, stacklevel=5)
         changed = written != self._rows_seen
         self._rows_seen = written
         return changed
-
-    def _take(self) -> None:
-        try:
-            snapshot, tables = self._storage.read()
-        except NotFoundError:
-            if self._read_only:
-                raise
-            # Nothing was logged yet: a new lake is empty, not an error.
-            snapshot, tables = self._storage.empty()
-        if self._query is None or self._query.tables is not tables:
-            self._query = Query(tables)
-        self._snapshot = snapshot
-        self._taken_s = clock.monotonic_s()
 
 
 def _open_storage(resolved: Settings) -> Storage:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from runlake.writing.journal import Journal
 
 _now_ns: Final = time.time_ns
+_ONLY_FLOATS: Final = {float}
 _RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
 
 
@@ -165,17 +166,13 @@ class Run:
             StateError: the run has ended.
             StorageError: only when strict, and the journal is full.
         """
-        key_id = self._key_ids.get(key)
         # The path of nearly every call; everything unusual goes the careful way below.
-        if (
-            key_id is not None
-            and timestamp is None
-            and type(value) is float
-            and type(step) is int
-            and -0x8000000000000000 <= step <= 0x7FFFFFFFFFFFFFFF
-            and self._journal.point(key_id, step, _now_ns() // 1000, value)
-        ):
-            return
+        if type(value) is float and timestamp is None:
+            try:
+                if self._journal.point(self._key_ids[key], step, _now_ns() // 1000, value):
+                    return
+            except (KeyError, TypeError, struct.error):
+                pass
         number = values.number(key, value)
         whole = values.step(step)
         moment = clock.now_us() if timestamp is None else values.time_us(timestamp)
@@ -520,22 +517,17 @@ class Run:
                 self._params[key] = text
 
     def _log(self, metrics: Mapping[str, object], step: int, moment: int) -> None:
-        key_ids = self._key_ids
-        journal = self._journal
         try:
             # All values are floats of known keys, nearly always.
-            pairs = [(key_ids[key], value) for key, value in metrics.items()]
-        except (KeyError, TypeError, AttributeError):
-            pairs = []
-        if pairs and all([type(value) is float for _, value in pairs]):  # noqa: C419 - a list is faster
-            try:
-                taken = journal.points(pairs, step, moment)  # type: ignore[arg-type]
-            except struct.error:
-                taken = 0
-            if taken == len(pairs):
-                return
-            done = set(list(metrics)[:taken])
-            metrics = {key: value for key, value in metrics.items() if key not in done}
+            key_ids = list(map(self._key_ids.__getitem__, metrics))
+            numbers = list(metrics.values())
+            if {*map(type, numbers)} == _ONLY_FLOATS:
+                taken = self._journal.points(key_ids, numbers, step, moment)  # type: ignore[arg-type]
+                if taken == len(numbers):
+                    return
+                metrics = dict(list(metrics.items())[taken:])
+        except (KeyError, TypeError, AttributeError, OverflowError, struct.error):
+            pass
         if not isinstance(metrics, Mapping):
             message = f"metrics are a mapping of keys to numbers, got {type(metrics).__name__}."
             raise InvalidInputError(message)
@@ -550,8 +542,9 @@ class Run:
                 values.name("metric", key)
         while points:
             journal = self._journal
-            pairs = self._define(journal, points)
-            taken = journal.points(pairs, step, moment) if pairs else 0
+            key_ids = self._define(journal, points)
+            numbers = [number for _, number in points[: len(key_ids)]]
+            taken = journal.points(key_ids, numbers, step, moment)
             points = points[taken:]
             if points and journal.is_retired:
                 self._rejoin(journal)
@@ -559,12 +552,10 @@ class Run:
                 self._refuse(len(points))
                 return
 
-    def _define(
-        self, journal: Journal, points: list[tuple[str, float]]
-    ) -> list[tuple[int, float]]:
-        """Return the points with key ids of one journal; empty if it is retired."""
-        pairs = []
-        for key, value in points:
+    def _define(self, journal: Journal, points: list[tuple[str, float]]) -> list[int]:
+        """Return the points' key ids in one journal; empty if it is retired."""
+        found = []
+        for key, _ in points:
             key_id = self._key_ids.get(key)
             if key_id is None:
                 with self._lock:
@@ -576,8 +567,8 @@ class Run:
                         if key_id < 0:
                             return []
                         self._key_ids[key] = key_id
-            pairs.append((key_id, value))
-        return pairs
+            found.append(key_id)
+        return found
 
     def _refuse(self, count: int) -> None:
         """Say that the journal is at its limit; the drain thread counts and warns too."""

@@ -44,21 +44,20 @@ def run_of(writer: str) -> str:
 
 def rows_of(name: SegmentName) -> pa.Table:
     """Return rows of metric `loss`; step and value are the sequence number."""
-    numbers = list(range(name.first, name.last + 1))
-    columns = {
-        "run_id": [run_of(name.writer)] * name.count,
-        "kind": [schema.METRIC] * name.count,
-        "key": ["loss"] * name.count,
-        "step": numbers,
-        "timestamp": pa.array([START_US + number for number in numbers]),
-        "num": [float(number) for number in numbers],
-        "str": pa.array([None] * name.count, pa.string()),
-    }
-    if name.experiment_id == schema.RESERVED_PARTITION:
-        columns["kind"] = [schema.EXPERIMENT_TAG] * name.count
-        columns["str"] = pa.array([str(number) for number in numbers], pa.string())
-    columns["timestamp"] = pa.array(columns["timestamp"]).cast(pa.timestamp("us", tz="UTC"))
-    return pa.table(columns).cast(segments.segment_schema())
+    is_reserved = name.experiment_id == schema.RESERVED_PARTITION
+    rows = [
+        {
+            "run_id": run_of(name.writer),
+            "kind": schema.EXPERIMENT_TAG if is_reserved else schema.METRIC,
+            "key": "loss",
+            "step": number,
+            "timestamp": START_US + number,
+            "num": float(number),
+            "str": str(number) if is_reserved else None,
+        }
+        for number in range(name.first, name.last + 1)
+    ]
+    return pa.Table.from_pylist(rows, schema=segments.segment_schema())
 
 
 def state_at(name: SegmentName, *, params: int = 1) -> State:

@@ -89,7 +89,7 @@ def test_put_absent_that_fails_for_another_reason_says_so(
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(StorageError, match=r"could not create .*/lake/a: .*no space left"):
         lake.put_absent("a", b"x")
-    assert os.listdir(lake.url) == []
+    assert list(Path(lake.url).iterdir()) == []
 
 
 def test_write_that_fails_leaves_the_old_object_and_no_temporary_file(
@@ -102,7 +102,7 @@ def test_write_that_fails_leaves_the_old_object_and_no_temporary_file(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="could not write"):
         lake.put("a", b"new")
-    assert os.listdir(lake.url) == ["a"]
+    assert [file.name for file in Path(lake.url).iterdir()] == ["a"]
     assert lake.get("a") == b"old"
 
 
@@ -113,7 +113,7 @@ def test_write_syncs_the_data_before_the_name_and_the_folder_after_it(
     fsync, link = os.fsync, os.link
 
     def note_fsync(handle: int) -> None:
-        done.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name[:5])
+        done.append(Path(f"/proc/self/fd/{handle}").readlink().name[:5])
         fsync(handle)
 
     def note_link(source: str, target: str) -> None:
@@ -205,4 +205,4 @@ def test_now_is_the_disks_clock(lake: LocalFilesystem, monkeypatch: pytest.Monke
     monkeypatch.setattr("runlake.clock.now_us", lambda: 1)
     assert abs(lake.now_us() - lake.list("")[0].time_us) < 5_000_000
     assert [entry.key for entry in lake.list("")] == ["a"]
-    assert os.listdir(lake.url) == ["a"]
+    assert [file.name for file in Path(lake.url).iterdir()] == ["a"]

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import fsspec
-import pytest
 
 from runlake import ids
 from runlake.storage.memoryfs import MemoryFilesystem
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_objects_are_those_of_fsspecs_memory_filesystem() -> None:

@@ -9,6 +9,7 @@ from runlake.storage import retry
 
 class Answer(Exception):  # noqa: N818 - stands for the errors of the stores' libraries
     def __init__(self, status: int, code: str = "") -> None:
+        """Say what botocore's errors say."""
         super().__init__(code)
         self.response = {
             "ResponseMetadata": {"HTTPStatusCode": status},

@@ -1,10 +1,11 @@
 """A filter's tree to SQL over the folded tables; every value is bound, none is spliced.
 
-Each field becomes one LEFT JOIN of `runs`, so that a run without it gives null, which matches
-no comparison. What MLflow leaves open is settled so: a NaN is only unequal; an unquoted number
-compares a param or tag as a number, where a text that is no number is only unequal; times
-compare with milliseconds, or with an ISO text; params sort as numbers where they are numbers,
-before all texts. Nulls sort last both ways, and NaN just before them.
+Each key that a filter names becomes a column beside the runs (`runlake.query.database`,
+`columns`), null where a run does not have it, and null matches no comparison. What MLflow
+leaves open is settled so: a NaN is only unequal; an unquoted number compares a param or tag as
+a number, where a text that is no number is only unequal; times compare with milliseconds, or
+with an ISO text; params sort as numbers where they are numbers, before all texts. Nulls sort
+last both ways, and NaN just before them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from runlake.errors import FilterSyntaxError, InvalidInputError
+from runlake.query.database import KeyColumn
 from runlake.query.grammar import (
     Absence,
     Both,
@@ -56,7 +58,6 @@ _TAG_ATTRIBUTES: Final = {
     "mlflow.source.name": "source_name",
     "mlflow.parentRunId": "parent_run_id",
 }
-_SOURCES: Final = {"metric": "metric_summary", "param": "params", "tag": "tags"}
 _TEXT_OPERATORS: Final = frozenset({"LIKE", "ILIKE", "NOT LIKE", "NOT ILIKE"})
 _NAN_GUARDED: Final = frozenset({">", ">="})
 
@@ -66,45 +67,38 @@ class Compiled:
     """The pieces of a search.
 
     Attributes:
-        joins: LEFT JOINs after `runs AS r`, one a line.
-        where: a condition.
+        columns: the keys that the pieces name, as `f0`, `f1`, ... in this order: entity, key
+            and statistic.
+        where: a condition over `runs AS r` and these.
         order_by: the keys of the order, complete: no two runs tie.
         params: values by name.
-        needs: the tables that the pieces name, beside `runs`.
     """
 
-    joins: str
+    columns: tuple[KeyColumn, ...]
     where: str
     order_by: str
     params: dict[str, Any]
-    needs: frozenset[str]
 
 
 @dataclass(slots=True)
 class _Compiler:
-    """Collects joins and values while it walks the tree of `text`."""
+    """Collects columns and values while it walks the tree of `text`."""
 
     text: str
-    joins: dict[tuple[str, str], str] = field(default_factory=dict)
+    columns: list[KeyColumn] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
-    needs: set[str] = field(default_factory=set)
 
     def bind(self, value: object) -> str:
         name = f"v{len(self.params)}"
         self.params[name] = value
         return f"${name}"
 
-    def join(self, entity: str, key: str) -> str:
-        """Return the alias under which one key's table is joined."""
-        place = (entity, key)
-        if place not in self.joins:
-            self.joins[place] = (
-                f"LEFT JOIN {_SOURCES[entity]} AS j{len(self.joins)} "
-                f"ON j{len(self.joins)}.run_id = r.run_id "
-                f"AND j{len(self.joins)}.key = {self.bind(key)}"
-            )
-            self.needs.add(_SOURCES[entity])
-        return f"j{list(self.joins).index(place)}"
+    def alias(self, entity: str, key: str, statistic: str) -> str:
+        """Return the name under which one key's column stands beside the runs."""
+        wanted = KeyColumn(entity, key, statistic)
+        if wanted not in self.columns:
+            self.columns.append(wanted)
+        return f"f{self.columns.index(wanted)}"
 
     def node(self, node: Node) -> str:
         match node:
@@ -136,9 +130,9 @@ class _Compiler:
                     found=repr(wanted.key),
                 )
             return f"r.{name}", ATTRIBUTES[name]
-        alias = self.join(wanted.entity, wanted.key)
+        alias = self.alias(wanted.entity, wanted.key, wanted.statistic)
         if wanted.entity == "metric":
-            return f'{alias}."{wanted.statistic}"', "number"
+            return f"{alias}.value", "number"
         if wanted.entity == "tag" and wanted.key in _TAG_ATTRIBUTES:
             return f"coalesce({alias}.value, r.{_TAG_ATTRIBUTES[wanted.key]})", "tag"
         return f"{alias}.value", wanted.entity
@@ -222,11 +216,10 @@ def compile_search(filter_string: str, order_by: Sequence[str]) -> Compiled:
     keys.setdefault("r.start_time", "r.start_time DESC")
     keys.setdefault("r.run_id", "r.run_id")
     return Compiled(
-        joins="\n".join(compiler.joins.values()),
+        columns=tuple(compiler.columns),
         where=where,
         order_by=", ".join(keys.values()),
         params=compiler.params,
-        needs=frozenset(compiler.needs),
     )
 
 

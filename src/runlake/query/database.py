@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import schema
 from runlake._lazy import lazy
@@ -33,6 +33,27 @@ _PARTS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
 }
 
 
+_KEY_SOURCES: Final = {
+    "metric": ("metric_summary", 's."{statistic}" AS value'),
+    "param": ("params", "s.value, s.number"),
+    "tag": ("tags", "s.value"),
+}
+
+
+class KeyColumn(NamedTuple):
+    """One key of all runs, to filter and order by.
+
+    Attributes:
+        entity: `metric`, `param` or `tag`.
+        key: the key.
+        statistic: of a metric, a column of `metric_summary`; else `last`.
+    """
+
+    entity: str
+    key: str
+    statistic: str
+
+
 class Database:
     """Views of one snapshot; safe for threads, which each get their own cursor.
 
@@ -55,6 +76,7 @@ class Database:
         self.points = points
         self._lock = threading.RLock()
         self._made: set[str] = set()
+        self._columns: dict[KeyColumn, str] = {}
         # DuckDB's own choice for what does not fit into memory is the working directory.
         spill = os.path.join(tempfile.gettempdir(), f"runlake-{os.getpid()}")  # noqa: PTH118
         self._root = duckdb.connect(
@@ -82,6 +104,36 @@ class Database:
                 self.make(NEEDS[name])
                 self._build(name)
                 self._made.add(name)
+
+    def columns(self, wanted: Sequence[KeyColumn]) -> list[str]:
+        """Make tables of one column that lie row by row beside `inside.run_facts`.
+
+        A POSITIONAL JOIN with them costs DuckDB a quarter of what joining by run id costs,
+        most of which is planning; and only keys that somebody names are ever set out so.
+
+        Args:
+            wanted: which.
+
+        Returns:
+            The name of each one's table; its columns are `value`, and of a param `number`.
+        """
+        with self._lock:
+            for column in wanted:
+                if column in self._columns:
+                    continue
+                source, values = _KEY_SOURCES[column.entity]
+                self.make(("run_facts", source))
+                name = f"inside.key_{len(self._columns)}"
+                self._root.execute(
+                    f"CREATE TABLE {name} AS "
+                    f"SELECT {values.format(statistic=column.statistic)} "
+                    "FROM inside.run_facts AS r "
+                    f"LEFT JOIN (FROM {source} WHERE key = $key) AS s ON s.run_id = r.run_id "
+                    "ORDER BY r.rowid",
+                    {"key": column.key},
+                )
+                self._columns[column] = name
+            return [self._columns[column] for column in wanted]
 
     def read(
         self,

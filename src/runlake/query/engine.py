@@ -16,7 +16,7 @@ import os
 import re
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError, StorageError
@@ -24,15 +24,17 @@ from runlake.query.database import Database, NameLookup
 from runlake.query.views import NEEDS, ROW_VIEWS, VIEWS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import duckdb
     import pyarrow as pa
 
+    from runlake.query.database import KeyColumn
     from runlake.storage.tables import PointFile, SnapshotTables
 else:
     duckdb = lazy("duckdb")
 
+_Kept = TypeVar("_Kept")
 _PLACEHOLDER = re.compile(r"\$\w+|\?")
 _CATALOG = re.compile(r"\b(show|information_schema|duckdb_\w+|pragma_\w+)\b", re.IGNORECASE)
 _EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?", re.IGNORECASE)
@@ -54,6 +56,7 @@ class Query:
         # The files that a database may open are fixed when it opens, and of a far lake they
         # are fetched only for row-level views: so those have a database of their own.
         self._databases: dict[bool, Database] = {}
+        self._kept: dict[str, Any] = {}
 
     def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
         """Run one reading statement over the public views.
@@ -96,6 +99,24 @@ class Query:
             database.make(needs)
             return database.read(query, params, lean=lean)
 
+    def columns(self, wanted: Sequence[KeyColumn]) -> list[str]:
+        """Set keys out beside the runs: see `Database.columns`."""
+        database = self._database(with_rows=False)
+        with self._explained():
+            return database.columns(wanted)
+
+    def once(self, name: str, make: Callable[[], _Kept]) -> _Kept:
+        """Return what `make` returned the first time; a snapshot's answers never change.
+
+        Args:
+            name: says what it is.
+            make: makes it; two threads may both make it.
+        """
+        if name not in self._kept:
+            self._kept[name] = make()
+        kept: _Kept = self._kept[name]
+        return kept
+
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection of the caller's own, with all views made.
 
@@ -122,6 +143,7 @@ class Query:
             for database in self._databases.values():
                 database.close()
             self._databases.clear()
+            self._kept.clear()
 
     def _database(self, *, with_rows: bool) -> Database:
         points = self.point_files() if with_rows else ()

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import schema
 from runlake._lazy import lazy
-from runlake.errors import InvalidInputError, NotFoundError
+from runlake.errors import NotFoundError
 from runlake.query.data import read_data
 
 if TYPE_CHECKING:
@@ -32,11 +31,6 @@ SELECT * EXCLUDE (creation_time, last_update_time), epoch_ms(creation_time) AS c
     epoch_ms(last_update_time) AS last_update_time
 FROM experiments
 """
-_STAGES: Final = {
-    "ACTIVE_ONLY": (schema.ACTIVE,),
-    "DELETED_ONLY": (schema.DELETED,),
-    "ALL": (schema.ACTIVE, schema.DELETED),
-}
 # Names that a message may offer; more than this nobody reads, and comparing them takes long.
 _NEAR_NAMES: Final = 50
 
@@ -171,7 +165,7 @@ def get_experiment_by_name(query: Query, name: str) -> Experiment:
 
 def find_experiment(query: Query, experiment_id: str) -> Experiment | None:
     """Return one experiment, None where the snapshot holds none."""
-    return next(iter(_experiments(query, "WHERE experiment_id = $1", [experiment_id])), None)
+    return next(iter(read_experiments(query, "WHERE experiment_id = $1", [experiment_id])), None)
 
 
 def find_experiment_by_name(query: Query, name: str) -> Experiment | None:
@@ -180,31 +174,17 @@ def find_experiment_by_name(query: Query, name: str) -> Experiment | None:
     Two lakes merged by a plain copy may hold a name twice; the active, then the oldest, rules.
     """
     clause = "WHERE name = $1 ORDER BY lifecycle_stage, creation_time, experiment_id LIMIT 1"
-    return next(iter(_experiments(query, clause, [name])), None)
+    return next(iter(read_experiments(query, clause, [name])), None)
 
 
-def search_experiments(query: Query, *, view_type: str = "ACTIVE_ONLY") -> list[Experiment]:
-    """Return experiments, the latest updated first.
+def read_experiments(query: Query, clause: str, params: list[Any]) -> list[Experiment]:
+    """Return the experiments that a clause of our own picks and orders.
 
     Args:
         query: the snapshot.
-        view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`.
-
-    Raises:
-        InvalidInputError: there is no such view type.
+        clause: WHERE, ORDER BY and the like, over the view `experiments`.
+        params: values for `$1`, `$2`, ...
     """
-    if view_type not in _STAGES:
-        raise InvalidInputError(
-            f"view_type is {view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
-        )
-    clause = (
-        "WHERE list_contains(CAST($1 AS VARCHAR[]), lifecycle_stage) "
-        "ORDER BY last_update_time DESC, experiment_id DESC"
-    )
-    return _experiments(query, clause, [list(_STAGES[view_type])])
-
-
-def _experiments(query: Query, clause: str, params: list[Any]) -> list[Experiment]:
     found = query.read(_EXPERIMENT_SQL + clause, params, needs=("experiments",))
     rows = found.to_pylist(maps_as_pydicts="strict")
     return [Experiment(**{name: row[name] for name in Experiment.__slots__}) for row in rows]
@@ -220,5 +200,5 @@ def _not_found(query: Query, what: str, name: str, *, table: str, column: str) -
         needs=(table,),
     )
     total = near["total"][0].as_py() if near.num_rows else 0
-    known = near[column].to_pylist()
+    known = [str(known) for known in near[column].to_pylist()]
     return NotFoundError.of(what, name, url=query.tables.root_url, known=known, count=total)

@@ -8,12 +8,10 @@ anybody can run, `leaderboard_sql`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runlake import schema
-from runlake._lazy import lazy
 from runlake.errors import InvalidInputError, NotFoundError
-from runlake.query.data import read_data
 from runlake.query.export import to_polars
 from runlake.query.search import widen
 from runlake.query.views import text_literal
@@ -23,11 +21,8 @@ if TYPE_CHECKING:
 
     import polars as pl
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from runlake.query.engine import Query
-else:
-    pc = lazy("pyarrow.compute")
 
 GOALS: Final = ("max", "min")
 VALUES: Final = ("best", "last", "min", "max", "mean")
@@ -62,8 +57,7 @@ def leaderboard(  # noqa: D417 - the arguments of `leaderboard_sql`
     board = query.read(statement, needs=("lean_runs", "metric_summary"), lean=True)
     if not board.num_rows:
         _require_metric(query, metric)
-    data = read_data(query, board["run_id"])
-    return to_polars(widen(board, _differing_params(data, board.num_rows)))
+    return to_polars(widen(board, _differing_params(query, board["run_id"])))
 
 
 def leaderboard_sql(
@@ -147,17 +141,27 @@ WHERE lifecycle_stage = '{schema.ACTIVE}'
 
 def _require_metric(query: Query, metric: str) -> None:
     keys = query.read("SELECT DISTINCT key FROM metric_summary", needs=("metric_summary",))
-    known = keys["key"].to_pylist()
+    known = [str(key) for key in keys["key"].to_pylist()]
     if metric not in known:
         raise NotFoundError.of("metric", metric, url=query.tables.root_url, known=known)
 
 
-def _differing_params(data: pa.Table, run_count: int) -> pa.Table:
-    """Keep the params that not all runs share."""
-    params = data.filter(pc.equal(data["prefix"], "params"))
-    per_key = params.group_by("key").aggregate([("str", "count_distinct"), ("run_id", "count")])
-    is_shared = pc.and_(
-        pc.equal(per_key["str_count_distinct"], 1), pc.equal(per_key["run_id_count"], run_count)
-    )
-    differing = per_key.filter(pc.invert(is_shared))["key"]
-    return params.filter(pc.is_in(params["key"], differing.combine_chunks()))
+def _differing_params(query: Query, run_ids: pa.ChunkedArray[Any]) -> pa.Table:
+    """Return the params that these runs do not all share, as `read_data` returns data."""
+    statement = """
+WITH held AS (
+    SELECT run_id, key, value
+    FROM params
+    WHERE run_id IN (SELECT unnest(CAST($runs AS VARCHAR[])))
+), differing AS (
+    SELECT key
+    FROM held
+    GROUP BY key
+    HAVING count(DISTINCT value) > 1 OR count(*) < len(CAST($runs AS VARCHAR[]))
+)
+SELECT 'params' AS prefix, run_id, key, NULL::DOUBLE AS num, value AS str
+FROM held
+SEMI JOIN differing USING (key)
+ORDER BY key
+"""
+    return query.read(statement, {"runs": run_ids.to_pylist()}, needs=("params",))

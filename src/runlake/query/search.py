@@ -15,6 +15,7 @@ from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 from runlake.query.compile import compile_search
 from runlake.query.data import read_data
+from runlake.query.entities import read_experiments
 from runlake.query.export import to_polars
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
 
     from runlake.query.engine import Query
+    from runlake.query.entities import Experiment
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
@@ -40,9 +42,12 @@ _COLUMNS: Final = (
     "end_time",
     "run_name",
 )
+# A lake with at most so many facts and summaries is set out as one wide table, once; of a larger
+# one, only the runs of a page are.
+_WIDE_ROWS: Final = 200_000
 _STAGES: Final = {
-    "ACTIVE_ONLY": f"r.lifecycle_stage = '{schema.ACTIVE}'",
-    "DELETED_ONLY": f"r.lifecycle_stage = '{schema.DELETED}'",
+    "ACTIVE_ONLY": f"lifecycle_stage = '{schema.ACTIVE}'",
+    "DELETED_ONLY": f"lifecycle_stage = '{schema.DELETED}'",
     "ALL": "true",
 }
 
@@ -75,7 +80,7 @@ def search_runs(
         FilterSyntaxError: the filter or a key of the order cannot be read.
         InvalidInputError: another argument is wrong.
     """
-    page = find_runs(
+    places = _find(
         query,
         filter_string,
         experiment_ids=experiment_ids,
@@ -84,20 +89,24 @@ def search_runs(
         offset=offset,
         order_by=order_by,
     )
-    return to_polars(widen(page.select(_COLUMNS), read_data(query, page["run_id"])))
+    whole = query.once("wide_runs", lambda: _wide_runs(query))
+    if whole is not None:
+        return to_polars(_without_empty(whole.take(places)))
+    page = _runs(query).take(places)
+    return to_polars(widen(page, read_data(query, page["run_id"])))
 
 
-def find_runs(
+def _find(
     query: Query,
-    filter_string: str = "",
+    filter_string: str,
     *,
-    experiment_ids: Iterable[str] | None = None,
-    run_view_type: str = "ACTIVE_ONLY",
-    limit: int | None = None,
-    offset: int = 0,
-    order_by: Sequence[str] | None = None,
-) -> pa.Table:
-    """Return the rows of `runs`, without its maps, that `search_runs` would show."""
+    experiment_ids: Iterable[str] | None,
+    run_view_type: str,
+    limit: int | None,
+    offset: int,
+    order_by: Sequence[str] | None,
+) -> pa.ChunkedArray[Any]:
+    """Return the places, in `inside.run_facts`, of the runs that `search_runs` shows."""
     if run_view_type not in _STAGES:
         raise InvalidInputError(
             f"run_view_type is {run_view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
@@ -116,12 +125,58 @@ def find_runs(
         params["experiments"] = [str(experiment_id) for experiment_id in experiment_ids]
         where.append("r.experiment_id IN (SELECT unnest(CAST($experiments AS VARCHAR[])))")
     cut = "" if limit is None else f"LIMIT {int(limit)}"
+    joins = "".join(
+        f"\nPOSITIONAL JOIN {table} AS f{number}"
+        for number, table in enumerate(query.columns(found.columns))
+    )
     statement = (
-        f"SELECT r.*\nFROM runs AS r\n{found.joins}\nWHERE {' AND '.join(where)}\n"
+        f"SELECT r.rowid\nFROM inside.run_facts AS r{joins}\nWHERE {' AND '.join(where)}\n"
         f"ORDER BY {found.order_by}\n{cut} OFFSET {int(offset)}"
     )
-    needs = {"lean_runs", *found.needs}
-    return query.read(statement, params or None, needs=needs, lean=True)
+    return query.read(statement, params or None, needs=("run_facts",))["rowid"]
+
+
+def _runs(query: Query) -> pa.Table:
+    """Return the fixed columns of all runs, in the order of `inside.run_facts`."""
+    statement = f"SELECT {', '.join(_COLUMNS)} FROM inside.run_facts ORDER BY rowid"
+    return query.once("runs", lambda: query.read(statement, needs=("run_facts",)))
+
+
+def _wide_runs(query: Query) -> pa.Table | None:
+    """Return all columns of all runs, None where that would be too much to keep."""
+    runs = _runs(query)
+    if len(query.tables.facts) + len(query.tables.summaries) > _WIDE_ROWS:
+        return None
+    return widen(runs, read_data(query, runs["run_id"]))
+
+
+def _without_empty(page: pa.Table) -> pa.Table:
+    """Leave out the keys that no run of the page has."""
+    fixed = len(_COLUMNS)
+    empty = [
+        name
+        for name, column in zip(page.column_names[fixed:], page.columns[fixed:], strict=True)
+        if column.null_count == page.num_rows
+    ]
+    return page.drop_columns(empty) if empty else page
+
+
+def search_experiments(query: Query, *, view_type: str = "ACTIVE_ONLY") -> list[Experiment]:
+    """Return experiments, the latest updated first.
+
+    Args:
+        query: the snapshot.
+        view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`.
+
+    Raises:
+        InvalidInputError: there is no such view type.
+    """
+    if view_type not in _STAGES:
+        raise InvalidInputError(
+            f"view_type is {view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
+        )
+    clause = f"WHERE {_STAGES[view_type]} ORDER BY last_update_time DESC, experiment_id DESC"
+    return read_experiments(query, clause, [])
 
 
 def widen(page: pa.Table, data: pa.Table) -> pa.Table:

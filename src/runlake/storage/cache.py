@@ -156,7 +156,7 @@ class Cache:
                 excess -= size
 
     def _file(self, key: str) -> Path:
-        return self.folder / (name := ids.name_hash(key))[:2] / f"{name}.parquet"
+        return self.folder / (name := ids.name_hash(key))[0] / f"{name}.parquet"
 
     def _tail_file(self, key: str) -> Path:
         return self._file(key).with_suffix(".tail")

@@ -7,6 +7,7 @@ lake file is read when it is first needed, and kept.
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Final, final
 
 from runlake import ids, schema
@@ -57,6 +58,7 @@ class Storage:
         self._conditional_create: bool | None = None
         self._snapshots: Snapshots | None = None
         self._reader: Reader | None = None
+        self._lock = threading.Lock()
 
     @property
     def conditional_create(self) -> bool | None:
@@ -96,6 +98,10 @@ class Storage:
             "`--lake`, RUNLAKE_URL or set_tracking_uri name another place."
         )
         raise NotFoundError(message, url=self.url)
+
+    def holds_others(self) -> bool:
+        """Tell whether the place holds things that are no lake's; only a local one can tell."""
+        return bool(self._others())
 
     def ensure_lake(self) -> str:
         """Return the lake's id; make the lake if there is none.
@@ -139,8 +145,11 @@ class Storage:
             StorageError: the store cannot be read.
             FormatError: a manifest is damaged, another lake's, or newer than this runlake.
         """
-        if self._snapshots is None:
-            self._snapshots = Snapshots(self.fs, lake=self.require_lake())
+        lake = self.require_lake()
+        with self._lock:
+            # One for all threads, because it remembers what must not be gone back behind.
+            if self._snapshots is None:
+                self._snapshots = Snapshots(self.fs, lake=lake)
         return self._snapshots.take(experiment_ids)
 
     def tables(self, snapshot: Snapshot) -> SnapshotTables:
@@ -154,12 +163,13 @@ class Storage:
             StorageError: the store cannot be read.
             NewerFormatError: a newer runlake wrote something that must be understood.
         """
-        if self._reader is None:
-            cache = None
-            if not self.fs.is_local:
-                in_memory = self.url.startswith("memory:")
-                cache = open_cache(self._settings, lake=self.require_lake(), in_memory=in_memory)
-            self._reader = Reader(self.fs, cache, stale_s=self._settings.stale_s)
+        lake, cache = self.require_lake(), None
+        with self._lock:
+            if self._reader is None:
+                if not self.fs.is_local:
+                    in_memory = self.url.startswith("memory:")
+                    cache = open_cache(self._settings, lake=lake, in_memory=in_memory)
+                self._reader = Reader(self.fs, cache, stale_s=self._settings.stale_s)
         return self._reader.load(snapshot)
 
     def read(

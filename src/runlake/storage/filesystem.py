@@ -10,6 +10,7 @@ The normative text is `docs/spec/v1.md`, "What the filesystem must offer".
 from __future__ import annotations
 
 import errno
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+_UNKEPT: Final = re.compile(r"[\x00-\x1f\x7f\\]")
+ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+READS: Final = frozenset({"read", "download", "copy", "delete", "list"})
+"""Operations for which an absent file is an answer and not a failure."""
 TEMPORARY: Final = ".tmp-"
 """How the names of half-written files begin; no listing shows them."""
 
@@ -135,8 +140,11 @@ class Filesystem(ABC):
 def check_key(key: str) -> str:
     """Return the key; `InvalidInputError` if it could leave the lake or no store takes it."""
     parts = key.split("/")
-    if not all(parts) or "." in parts or ".." in parts or "\0" in key:
-        message = f"{key!r} is no key: use non-empty parts joined by '/', none of them '.' or '..'."
+    if not all(parts) or "." in parts or ".." in parts or _UNKEPT.search(key):
+        message = (
+            f"{key!r} is no key: use non-empty parts joined by '/', none of them '.' or '..', "
+            "without control characters and without '\\', which Azure turns into '/'."
+        )
         raise InvalidInputError(message)
     return key
 

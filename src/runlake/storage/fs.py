@@ -21,7 +21,7 @@ from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import fsspec
 
@@ -70,6 +70,9 @@ def open_filesystem(
     """
     text = os.fspath(url)
     match = _SCHEME.fullmatch(text)
+    if match is None and "://" in text:
+        message = f"{text.partition('://')[0]}:// is no place for a lake: URLs cannot be chained."
+        raise InvalidInputError(message)
     if match is None:
         return LocalFilesystem(_local_root(text))
     return _open_scheme(match[1].lower(), match[2], storage_options, settings)
@@ -117,21 +120,21 @@ def _open_store(
         message = f"{scheme}://{rest} names no bucket; write {scheme}://bucket/folder."
         raise InvalidInputError(message)
     url = f"{_ALIASES.get(scheme, scheme)}://{authority}" + (f"/{prefix}" if prefix else "")
-    opener = {
+    openers: dict[str, Callable[..., Filesystem]] = {
         "s3": objectstores.S3Filesystem,
         "gcs": objectstores.GcsFilesystem,
         "azure": objectstores.AzureFilesystem,
-    }[extra]
+    }
     place = objectstores.Place(bucket, prefix)
-    return opener(url, place=place, options=options, settings=settings)
+    return openers[extra](url, place=place, options=options, settings=settings)
 
 
 def _open_plain(
     scheme: str, rest: str, options: Mapping[str, object], settings: Settings
 ) -> Filesystem:
-    known = set(fsspec.available_protocols())
-    if scheme not in known or "::" in rest:
-        near = get_close_matches(scheme, [*_STORES, "file", "memory", *known], n=1)
+    known = {*fsspec.available_protocols(), *fsspec.registry}
+    if scheme not in known:
+        near = get_close_matches(scheme, [*_STORES, "file", "memory", *known], n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}://?" if near else ""
         message = (
             f"{scheme}://{_public(rest)} is no place for a lake: the scheme is not known.{hint} "

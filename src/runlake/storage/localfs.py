@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 from runlake import clock, ids
 from runlake.storage import layout
 from runlake.storage.filesystem import (
+    ABSENT,
+    READS,
     TEMPORARY,
     Chunks,
     Entries,
@@ -37,8 +39,6 @@ from runlake.storage.filesystem import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_READS: Final = {"read", "download", "copy", "delete", "list"}
 _ATTEMPTS: Final = 5
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _RENAME_NOREPLACE: Final = 1
@@ -179,7 +179,7 @@ class LocalFilesystem(Filesystem):
     def _scan(self, below: str, start: str, found: Entries) -> Folders:
         """Add the files of one folder to `found`; return its folders."""
         folders = []
-        with suppress(*_ABSENT), os.scandir(os.path.join(self.url, below)) as items:
+        with suppress(*ABSENT), os.scandir(os.path.join(self.url, below)) as items:
             for item in items:
                 name = item.name
                 if name.startswith(TEMPORARY) or not name.startswith(start):
@@ -240,8 +240,8 @@ class LocalFilesystem(Filesystem):
             yield
         except OSError as error:
             # A stale handle of a network disk is a file that its server no longer has.
-            absent = isinstance(error, _ABSENT) or error.errno == errno.ESTALE
-            if absent and operation in _READS:
+            absent = isinstance(error, ABSENT) or error.errno == errno.ESTALE
+            if absent and operation in READS:
                 raise missing(self.url, key) from error
             raise failed(operation, error, url=self.url, key=key) from error
 

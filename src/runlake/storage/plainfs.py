@@ -21,6 +21,8 @@ from runlake._lazy import lazy
 from runlake.errors import StorageError
 from runlake.storage import ioloop, retry
 from runlake.storage.filesystem import (
+    ABSENT,
+    READS,
     TEMPORARY,
     Chunks,
     Entries,
@@ -111,7 +113,7 @@ class PlainFilesystem(Filesystem):
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object under a hidden name, then rename it over what is there."""
-        check_data(key, data)
+        check_data(check_key(key), data)
         self._ask("write", key, lambda: self._rename_in(key, data))
 
     def put_absent(self, key: str, data: bytes) -> bool:
@@ -124,6 +126,7 @@ class PlainFilesystem(Filesystem):
 
     def upload(self, key: str, file: Path) -> None:
         """Stream a local file to a hidden name, then rename it; it may be empty."""
+        check_key(key)
         file.stat()
         self._ask("upload to", key, lambda: self._rename_in(key, file))
 
@@ -140,6 +143,7 @@ class PlainFilesystem(Filesystem):
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object through this host; `FileNotFoundError` if the source is not there."""
+        check_key(target)
         data = self.get(source)
         self._ask("copy", target, lambda: self._rename_in(target, data))
 
@@ -208,9 +212,9 @@ class PlainFilesystem(Filesystem):
             try:
                 with self._turn:
                     return call()
-            except FileNotFoundError as error:
-                raise missing(self.url, key) from error
             except Exception as error:
+                if isinstance(error, ABSENT) and operation in READS:
+                    raise missing(self.url, key) from error
                 pause_s = None if retry.is_permanent(error) else deadline.pause_s()
                 if pause_s is None:
                     raise failed(operation, error, url=self.url, key=key) from error

@@ -51,14 +51,14 @@ class PointFiles:
             SnapshotExpiredError: an object is gone; take another snapshot.
             StorageError: the store cannot be read, or the cache cannot be written.
         """
-        keys = [segment.name.key for segment in self._wanted]
+        keys = [segment.entry.key for segment in self._wanted]
         try:
             paths = self._local(keys) if self._cache is None else self._fetched(self._cache)
         except FileNotFoundError as error:
             raise expired(self._fs.url, error) from error
         return tuple(
             PointFile(
-                path=str(paths[segment.name.key]),
+                path=str(paths[segment.entry.key]),
                 writer=segment.name.writer,
                 experiment_id=segment.name.experiment_id,
                 first=segment.name.first,
@@ -77,7 +77,7 @@ class PointFiles:
         paths: dict[str, Path] = {}
         missing: list[LiveSegment] = []
         for segment in self._wanted:
-            key = segment.name.key
+            key = segment.entry.key
             path = cache.file(key, segment.entry.size_bytes)
             if path is None:
                 missing.append(segment)
@@ -89,7 +89,7 @@ class PointFiles:
 
     def _fetch(self, cache: Cache, batch: Sequence[LiveSegment]) -> dict[str, Path]:
         """Fetch some objects at once into the cache."""
-        sizes = {segment.name.key: segment.entry.size_bytes for segment in batch}
+        sizes = {segment.entry.key: segment.entry.size_bytes for segment in batch}
         paths: dict[str, Path | None] = {}
         if sum(sizes.values()) > _GATHER_BYTES:
             for key, size in sizes.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from runlake import schema
@@ -118,7 +119,7 @@ class Reader:
         far = [
             segment
             for segment in wanted
-            if segment.name.key not in self._parts and not self._read_cached(segment)
+            if segment.entry.key not in self._parts and not self._read_cached(segment)
         ]
         longer: list[tuple[LiveSegment, int]] = []
         for batch in _batched(far, _GATHER):
@@ -151,7 +152,7 @@ class Reader:
         """Read a footer from the local cache; False if it is not there."""
         if self._cache is None:
             return False
-        key = segment.name.key
+        key = segment.entry.key
         data = self._cache.read(key, segment.entry.size_bytes)
         if data is None and not _is_reserved(segment):
             data = self._cache.read_tail(key)
@@ -168,7 +169,7 @@ class Reader:
 
     def _settle(self, segment: LiveSegment, data: bytes) -> int | None:
         """Keep a segment's footer, or why there is none; return its length if it is longer."""
-        key, size = segment.name.key, segment.entry.size_bytes
+        key, size = segment.entry.key, segment.entry.size_bytes
         try:
             needed = segments.footer_size(data, key=key)
             if len(data) < needed <= size:
@@ -204,7 +205,7 @@ class Reader:
             for hole in snapshot.holes
         ]
         for segment in snapshot.segments:
-            part = self._parts[segment.name.key]
+            part = self._parts[segment.entry.key]
             if isinstance(part, Problem):
                 problems.append(part)
             else:
@@ -225,7 +226,9 @@ class Reader:
     def _forget(self, snapshot: Snapshot) -> None:
         """Drop from memory what the experiments of a snapshot no longer hold."""
         wanted = snapshot.experiment_ids
-        live = {segment.name.key for segment in snapshot.segments}
+        if wanted is not None:
+            wanted |= {schema.RESERVED_PARTITION}
+        live = {segment.entry.key for segment in snapshot.segments}
         for key in [key for key in self._parts if key not in live]:
             if wanted is None or key.split("/")[1].removeprefix("experiment_id=") in wanted:
                 del self._parts[key]
@@ -248,12 +251,12 @@ def _is_reserved(segment: LiveSegment) -> bool:
 def _last(segment: LiveSegment, size: int) -> Range:
     """Return the range of the last `size` bytes of a segment."""
     end = segment.entry.size_bytes
-    return Range(segment.name.key, max(0, end - size), end)
+    return Range(segment.entry.key, max(0, end - size), end)
 
 
 def _parse(segment: LiveSegment, data: bytes) -> _Part:
     """Read a footer, and of the reserved partition the rows; check it against the name."""
-    key, name = segment.name.key, segment.name
+    key, name = segment.entry.key, segment.name
     rows = None
     try:
         if _is_reserved(segment):
@@ -269,8 +272,13 @@ def _parse(segment: LiveSegment, data: bytes) -> _Part:
     if said != named:
         message = f"{key}: the footer says {said}, the name says {named}"
         raise FormatError(message)
-    facts = _fitting(footer.state.facts, fact_schema(), key)
-    return _Part(header, facts, _fitting(footer.state.summaries, summary_schema(), key), rows)
+    facts = _fitting(footer.state.facts, _schemas()[0], key)
+    return _Part(header, facts, _fitting(footer.state.summaries, _schemas()[1], key), rows)
+
+
+@cache
+def _schemas() -> tuple[pa.Schema, pa.Schema]:
+    return fact_schema(), summary_schema()
 
 
 def _fitting(table: pa.Table, wanted: pa.Schema, key: str) -> pa.Table:

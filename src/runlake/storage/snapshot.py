@@ -32,7 +32,7 @@ _PARTITION_LISTINGS: Final = 8
 _LAST_BYTES: Final = 8
 
 
-class SnapshotExpiredError(StateError):
+class SnapshotExpiredError(StateError, FileNotFoundError):
     """An object of this snapshot is gone: replaced by its writer, or vacuumed. Take another."""
 
     kind = "snapshot-expired"

@@ -7,13 +7,14 @@ stands), and facts of several writers lie side by side; folding them into curren
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runlake._lazy import lazy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pyarrow as pa
 else:
     pa = lazy("pyarrow")
@@ -91,19 +92,18 @@ def facts_schema() -> pa.Schema:
         1970; `seq`: sequence number in the writer; `num`: float64 or null; `str`: text or
         null. One row may occur many times; (writer, seq) tells facts apart.
     """
-    return pa.schema(
-        [
-            ("writer", pa.string()),
-            ("experiment_id", pa.string()),
-            ("run_id", pa.string()),
-            ("kind", pa.string()),
-            ("key", pa.string()),
-            ("clock", pa.int64()),
-            ("seq", pa.int64()),
-            ("num", pa.float64()),
-            ("str", pa.string()),
-        ]
-    )
+    columns: list[tuple[str, pa.DataType]] = [
+        ("writer", pa.string()),
+        ("experiment_id", pa.string()),
+        ("run_id", pa.string()),
+        ("kind", pa.string()),
+        ("key", pa.string()),
+        ("clock", pa.int64()),
+        ("seq", pa.int64()),
+        ("num", pa.float64()),
+        ("str", pa.string()),
+    ]
+    return pa.schema(columns)
 
 
 def summaries_schema() -> pa.Schema:
@@ -115,7 +115,7 @@ def summaries_schema() -> pa.Schema:
         (microseconds since 1970) of the `last`, `first`, `min` and `max` point. States of one
         writer are cumulative: of several rows for (run, key, writer) the largest `n` holds.
     """
-    columns = [
+    columns: list[tuple[str, pa.DataType]] = [
         ("writer", pa.string()),
         ("experiment_id", pa.string()),
         ("run_id", pa.string()),
@@ -141,17 +141,16 @@ def writers_schema() -> pa.Schema:
         `object_time_us`: store time of the newest object, microseconds since 1970; `host`;
         `pid`.
     """
-    return pa.schema(
-        [
-            ("writer", pa.string()),
-            ("experiment_id", pa.string()),
-            ("experiment_name", pa.string()),
-            ("last", pa.int64()),
-            ("object_time_us", pa.int64()),
-            ("host", pa.string()),
-            ("pid", pa.int64()),
-        ]
-    )
+    columns: list[tuple[str, pa.DataType]] = [
+        ("writer", pa.string()),
+        ("experiment_id", pa.string()),
+        ("experiment_name", pa.string()),
+        ("last", pa.int64()),
+        ("object_time_us", pa.int64()),
+        ("host", pa.string()),
+        ("pid", pa.int64()),
+    ]
+    return pa.schema(columns)
 
 
 def lake_events_schema() -> pa.Schema:
@@ -161,15 +160,34 @@ def lake_events_schema() -> pa.Schema:
         `run_id`: the experiment's id; `kind`, `key`: text; `clock`: microseconds since 1970;
         `num`, `str`: the value; `writer`, `seq`: where the row comes from.
     """
-    return pa.schema(
-        [
-            ("run_id", pa.string()),
-            ("kind", pa.string()),
-            ("key", pa.string()),
-            ("clock", pa.int64()),
-            ("num", pa.float64()),
-            ("str", pa.string()),
-            ("writer", pa.string()),
-            ("seq", pa.int64()),
-        ]
+    columns: list[tuple[str, pa.DataType]] = [
+        ("run_id", pa.string()),
+        ("kind", pa.string()),
+        ("key", pa.string()),
+        ("clock", pa.int64()),
+        ("num", pa.float64()),
+        ("str", pa.string()),
+        ("writer", pa.string()),
+        ("seq", pa.int64()),
+    ]
+    return pa.schema(columns)
+
+
+def empty_tables(*, root_url: str, now_us: int, stale_s: float) -> SnapshotTables:
+    """Return what a lake knows in which nothing was ever logged.
+
+    Args:
+        root_url: the lake.
+        now_us: the time to answer with, microseconds since 1970.
+        stale_s: as in `SnapshotTables`.
+    """
+    return SnapshotTables(
+        facts=facts_schema().empty_table(),
+        summaries=summaries_schema().empty_table(),
+        writers=writers_schema().empty_table(),
+        lake_events=lake_events_schema().empty_table(),
+        points=(),
+        now_us=now_us,
+        stale_s=stale_s,
+        root_url=root_url,
     )

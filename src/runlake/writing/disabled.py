@@ -25,8 +25,14 @@ class _Journal(Journal):
     def point(self, key_id: int, step: int, time_us: int, value: float) -> bool:  # noqa: ARG002
         return True
 
-    def points(self, pairs: Sequence[tuple[int, float]], step: int, time_us: int) -> int:  # noqa: ARG002
-        return len(pairs)
+    def points(
+        self,
+        key_ids: Sequence[int],
+        numbers: Sequence[float],  # noqa: ARG002
+        step: int,  # noqa: ARG002
+        time_us: int,  # noqa: ARG002
+    ) -> int:
+        return len(key_ids)
 
     def events(self, rows: Iterable[tuple[str, str, str, float | None, str | None]]) -> bool:  # noqa: ARG002
         return True

@@ -481,6 +481,11 @@ class Drain:
             )
 
 
+def drains_of(url: str) -> list[Drain]:
+    """Return every drain of this process that writes to a lake, whichever object opened it."""
+    return [drain for drain in list(_drains) if drain.storage.url == url]
+
+
 def _warn(message: str, category: type[Warning]) -> None:
     """Warn from the drain thread, which a filter that makes warnings errors must not end."""
     try:

@@ -22,13 +22,18 @@ import threading
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import clock, schema
+from runlake._lazy import lazy
 from runlake.writing import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    import numpy as np
+else:
+    np = lazy("numpy")
 
 PAGE_BYTES: Final = 1 << 20
 RECORD_BYTES: Final = 32
@@ -37,6 +42,8 @@ PAGE_SHIFT: Final = PAGE_POINTS.bit_length() - 1
 _IN_PAGE: Final = PAGE_POINTS - 1
 _RECORD: Final = struct.Struct("<qqdII")
 _PACK: Final = _RECORD.pack_into
+# From so many points of one call on, columns are faster than a loop.
+_MANY: Final = 64
 # A writer ends here and a new one goes on, so that a mark is never used twice.
 MAX_POINTS: Final = 1 << 31
 # An events file is begun anew at a seal when it has grown past this.
@@ -161,27 +168,51 @@ class Journal:
             _PACK(
                 self._page, (number & _IN_PAGE) << 5, step, time_us, value, key_id, number + 1
             )
-            if self._page_fd >= 0 and not self._write_through(number):
+            if self._page_fd >= 0 and not self._write_through(number, 1):
                 return False
             self._points = number + 1
         return True
 
-    def points(self, pairs: Sequence[tuple[int, float]], step: int, time_us: int) -> int:
-        """Append points of one step and time; returns how many were taken."""
-        taken = 0
+    def points(
+        self, key_ids: Sequence[int], numbers: Sequence[float], step: int, time_us: int
+    ) -> int:
+        """Append points of one step and time; returns how many were taken.
+
+        Args:
+            key_ids: shape (n,).
+            numbers: shape (n,), the value of each.
+            step: of all.
+            time_us: of all, microseconds since 1970.
+
+        Raises:
+            struct.error: the step does not fit 64 bits; nothing was taken.
+            OverflowError: as struct.error.
+        """
+        taken, count = 0, len(key_ids)
         with self.lock:
-            number = self._points
-            for key_id, value in pairs:
-                if number >= self._page_end and not self._turn_page(len(pairs) - taken):
-                    return taken
-                _PACK(
-                    self._page, (number & _IN_PAGE) << 5, step, time_us, value, key_id, number + 1
-                )
-                if self._page_fd >= 0 and not self._write_through(number):
-                    return taken
-                number += 1
-                self._points = number
-                taken += 1
+            while taken < count:
+                number = self._points
+                if number >= self._page_end and not self._turn_page(count - taken):
+                    break
+                size = min(count - taken, self._page_end - number)
+                first = number & _IN_PAGE
+                part = slice(taken, taken + size)
+                if size < _MANY:
+                    page, place, mark = self._page, first << 5, number + 1
+                    for key_id, value in zip(key_ids[part], numbers[part], strict=True):
+                        _PACK(page, place, step, time_us, value, key_id, mark)
+                        place += RECORD_BYTES
+                        mark += 1
+                else:
+                    records = np.frombuffer(self._page, _record_type(), size, first << 5)
+                    records["step"], records["time"] = step, time_us
+                    records["value"], records["key"] = numbers[part], key_ids[part]
+                    records["mark"] = np.arange(number + 1, number + size + 1)
+                    del records
+                if self._page_fd >= 0 and not self._write_through(number, size):
+                    break
+                self._points = number + size
+                taken += size
         return taken
 
     def events(
@@ -408,12 +439,12 @@ class Journal:
             path.unlink(missing_ok=True)
             raise
 
-    def _write_through(self, number: int) -> bool:
-        """Write one record to its file where no map does it; False if the disk refused."""
+    def _write_through(self, number: int, count: int) -> bool:
+        """Write records to their file where no map does it; False if the disk refused."""
         offset = (number & _IN_PAGE) << 5
-        record = self._page[offset : offset + RECORD_BYTES]
+        records = self._page[offset : offset + count * RECORD_BYTES]
         try:
-            if os.pwrite(self._page_fd, record, offset) == RECORD_BYTES:
+            if os.pwrite(self._page_fd, records, offset) == len(records):
                 return True
             self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         except OSError as error:
@@ -453,6 +484,11 @@ class Journal:
             self._fail(error)
             return False
         return True
+
+
+def _record_type() -> np.dtype[Any]:
+    fields = [("step", "<i8"), ("time", "<i8"), ("value", "<f8"), ("key", "<u4"), ("mark", "<u4")]
+    return np.dtype(fields)
 
 
 def _nothing() -> None:
