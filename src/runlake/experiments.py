@@ -10,7 +10,6 @@ import getpass
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +28,8 @@ from runlake.storage.names import FIRST_CLAIM, Claim
 from runlake.writing import values
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from runlake.storage.engine import Storage
     from runlake.writing.drain import Drain
 
@@ -89,7 +90,7 @@ class Experiments:
         Raises:
             InvalidInputError: it is no id.
         """
-        if not isinstance(experiment_id, str) or not _ID.fullmatch(experiment_id):
+        if not _ID.fullmatch(str(experiment_id)):
             message = (
                 f"an experiment id is up to 100 letters, digits, '.', '_' and '-', got "
                 f"{experiment_id!r}."
@@ -166,11 +167,10 @@ class Experiments:
         if known.name == name:
             return
         ruling = self.storage.read_claim(name)
-        if ruling is not None and ruling.experiment_id != experiment_id:
-            if not self._was_freed(ruling):
+        if ruling is None or ruling.experiment_id != experiment_id:
+            if ruling is not None and not self._was_freed(ruling):
                 message = f"experiment {name!r} exists already, with id {ruling.experiment_id!r}."
                 raise AlreadyExistsError(message, url=self.storage.url)
-        if ruling is None or ruling.experiment_id != experiment_id:
             claim = _claim(name, ruling, None, {}, experiment_id=experiment_id)
             if not self.storage.make_claim(claim):
                 message = f"experiment {name!r} was made by somebody else just now."
@@ -271,16 +271,14 @@ class Experiments:
             "tags": dict(claim.tags),
         }
         text = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
-        rows: list[_Row] = [
-            (claim.experiment_id, schema.EXPERIMENT_CREATE, claim.name, None, text)
-        ]
+        rows: list[_Row] = [(claim.experiment_id, schema.EXPERIMENT_CREATE, claim.name, None, text)]
         rows += [
             (claim.experiment_id, schema.EXPERIMENT_TAG, key, None, value)
             for key, value in claim.tags.items()
         ]
         self._say(rows)
 
-    def _say(self, rows: list[_Row]) -> None:
+    def _say(self, rows: Sequence[_Row]) -> None:
         """Append events to the reserved partition; they are in the store when this returns."""
         partition = schema.RESERVED_PARTITION
         while not self.drain.writer(partition, partition).journal.events(rows):

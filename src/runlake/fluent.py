@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-
 
 from runlake.errors import InvalidInputError, StateError
 from runlake.lake import Lake, open_lake
@@ -21,6 +19,7 @@ from runlake.query import export
 from runlake.schema import FINISHED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -89,7 +88,7 @@ def current_lake() -> Lake:
 # Runs.
 
 
-def start_run(  # noqa: PLR0913 - MLflow's arguments
+def start_run(
     run_id: str | None = None,
     experiment_id: str | None = None,
     run_name: str | None = None,
@@ -303,14 +302,13 @@ def set_experiment(
         NotFoundError: there is no experiment with this id.
         StateError: the experiment is deleted.
     """
-    if (experiment_name is None) == (experiment_id is None):
-        raise InvalidInputError("give set_experiment a name or an experiment_id, one of them.")
     lake = current_lake()
-    if experiment_name is not None:
+    if experiment_name is not None and experiment_id is None:
         found = lake.ensure_experiment(experiment_name)
-    else:
-        assert experiment_id is not None
+    elif experiment_id is not None and experiment_name is None:
         found = lake.get_experiment(experiment_id).experiment_id
+    else:
+        raise InvalidInputError("give set_experiment a name or an experiment_id, one of them.")
     _current.experiment_id = found
     return lake.describe_experiment(found)
 
@@ -381,7 +379,7 @@ def restore_run(run_id: str) -> None:
     current_lake().restore_run(run_id)
 
 
-def search_runs(  # noqa: PLR0913 - MLflow's arguments
+def search_runs(
     experiment_ids: Sequence[str] | None = None,
     filter_string: str = "",
     run_view_type: str = "ACTIVE_ONLY",
@@ -430,5 +428,3 @@ def _environment_experiment(lake: Lake) -> str:
     name = lake.settings.experiment
     found = None if name is None else lake.get_experiment_by_name(name)
     return "0" if found is None else found.experiment_id
-
-

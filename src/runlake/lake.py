@@ -9,15 +9,21 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from runlake import clock, ids, schema, settings
 from runlake.artifacts.store import Artifacts
-from runlake.errors import InvalidInputError, NotFoundError, RunlakeWarning, StateError, StorageError
+from runlake.errors import (
+    InvalidInputError,
+    NotFoundError,
+    RunlakeWarning,
+    StateError,
+    StorageError,
+)
 from runlake.experiments import Experiments
 from runlake.maintain import Maintain
-from runlake.query.entities import find_experiment
 from runlake.query.engine import Query
+from runlake.query.entities import find_experiment
 from runlake.questions import Questions
 from runlake.run import Run, RunPlan, new_run_id
 from runlake.storage.engine import Storage
@@ -85,12 +91,16 @@ class Lake(Questions):
     """
 
     def __init__(
-        self, resolved: Settings, *, origin: Mapping[str, str] | None = None, read_only: bool = False
+        self,
+        resolved: Settings,
+        *,
+        origin: Mapping[str, str] | None = None,
+        read_only: bool = False,
     ) -> None:
         """Open a lake with settled settings; `runlake.open` settles them."""
         super().__init__(_open_storage(resolved), resolved, read_only=read_only)
         self.origin = dict(origin or {})
-        self._drain = DisabledDrain() if resolved.is_disabled else Drain(self._storage, resolved)
+        self._drain = (DisabledDrain if resolved.is_disabled else Drain)(self._storage, resolved)
         hasty = dataclasses.replace(resolved, request_timeout_s=resolved.name_timeout_s)
         self._naming = _open_storage(hasty)
         self._experiments = Experiments(
@@ -109,7 +119,7 @@ class Lake(Questions):
         """Name the lake."""
         return f"<Lake {self.url}>"
 
-    def __enter__(self) -> Lake:
+    def __enter__(self) -> Self:
         """Return the lake."""
         return self
 
@@ -169,9 +179,7 @@ class Lake(Questions):
         first = dict(tags or {})
         if description is not None:
             first[_NOTE_TAG] = description
-        return Run(
-            plan, self._drain, self.artifacts, self.settings, read=self.get_run, tags=first
-        )
+        return Run(plan, self._drain, self.artifacts, self.settings, read=self.get_run, tags=first)
 
     def create_experiment(
         self,
@@ -382,7 +390,8 @@ class Lake(Questions):
                 try:
                     drain.flush(self.settings.close_timeout_s)
                 except StorageError as error:
-                    warnings.warn(f"the answer lacks own rows: {error}", RunlakeWarning, stacklevel=5)
+                    message = f"the answer lacks own rows: {error}"
+                    warnings.warn(message, RunlakeWarning, stacklevel=5)
         changed = written != self._rows_seen
         self._rows_seen = written
         return changed
@@ -397,10 +406,9 @@ def _open_storage(resolved: Settings) -> Storage:
 
 
 def _check_run_id(run_id: str) -> None:
-    if not isinstance(run_id, str) or not values.RUN_ID.fullmatch(run_id):
+    if not values.RUN_ID.fullmatch(str(run_id)):
         message = (
             "a run id is up to 64 letters, digits, '_' and '-' (MLflow's are 32 hex digits), got "
             f"{run_id!r}."
         )
         raise InvalidInputError(message)
-

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runlake.writing import recover
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runlake.storage.engine import Storage
     from runlake.storage.verify import Report
     from runlake.writing.drain import Drain

@@ -254,8 +254,7 @@ class Questions:
         with self._snapshot_lock:
             own = self._bring_own()
             if self._query is None or own or clock.monotonic_s() - self._taken_s > limit:
-                self._take()
-            assert self._query is not None
+                return self._take()
             return self._query
 
     def _bring_own(self) -> bool:
@@ -269,7 +268,8 @@ class Questions:
                 self._query.close()
             self._query = self._snapshot = None
 
-    def _take(self) -> None:
+    def _take(self) -> Query:
+        """Take a snapshot and return the query over it."""
         try:
             self._snapshot, tables = self._storage.read()
         except NotFoundError:
@@ -282,3 +282,4 @@ class Questions:
         if self._query is None or self._query.tables is not tables:
             self._query = Query(tables)
         self._taken_s = clock.monotonic_s()
+        return self._query

@@ -13,7 +13,7 @@ _ADJECTIVES: Final = (
     "round sharp shiny silent silver simple sleek smart smooth snug sober soft solid spry steady "
     "still stout strong sunny sure swift tame tidy true upbeat vast vivid warm wide wise witty "
     "young zesty"
-).split()  # fmt: skip
+)
 _NOUNS: Final = (
     "alder auk bay beach beaver birch bison brook carp cedar cliff cloud coast cod coot cove crab "
     "crane creek curlew dale dawn deer delta dove dune eagle eel egret elk elm fern field finch "
@@ -22,12 +22,13 @@ _NOUNS: Final = (
     "moor moose moss newt oak orca osprey otter owl perch pike pine plover pond poplar puffin "
     "quail rail raven reed reef ridge river robin rook sedge seal shoal shore snipe spring stoat "
     "stork stream swan swift teal tern thrush tide toad trout vale vole wave willow wren yew"
-).split()  # fmt: skip
+)
 
 
 def auto_name(run_id: str) -> str:
     """Return a name like `brisk-heron-417`, derived from a run's id."""
     number = int.from_bytes(hashlib.blake2b(run_id.encode(), digest_size=8).digest())
-    number, adjective = divmod(number, len(_ADJECTIVES))
-    number, noun = divmod(number, len(_NOUNS))
-    return f"{_ADJECTIVES[adjective]}-{_NOUNS[noun]}-{number % 1000}"
+    adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
+    number, adjective = divmod(number, len(adjectives))
+    number, noun = divmod(number, len(nouns))
+    return f"{adjectives[adjective]}-{nouns[noun]}-{number % 1000}"

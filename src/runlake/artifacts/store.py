@@ -12,7 +12,6 @@ import json
 import mimetypes
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -23,6 +22,8 @@ from runlake.errors import InvalidInputError, NotFoundError
 from runlake.storage import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from runlake.storage.engine import Storage
 
 Row: TypeAlias = tuple[str, str, str, float | None, str | None]
@@ -57,9 +58,7 @@ class Artifacts:
         """Return the URL of a run's folder."""
         return f"{self._storage.fs.url}/{layout.artifacts(experiment_id, run_id)}".rstrip("/")
 
-    def put(
-        self, place: Place, local: str | os.PathLike[str], folder: str | None
-    ) -> Iterator[Row]:
+    def put(self, place: Place, local: str | os.PathLike[str], folder: str | None) -> Iterator[Row]:
         """Upload a file, or a folder under its own name; yield an event for each file.
 
         Args:
@@ -198,7 +197,8 @@ class Artifacts:
         wanted = [key for key in everything if not path or _is_below(key[len(root) :], path)]
         if not wanted:
             known = [key.removeprefix(root) for key in everything]
-            raise NotFoundError.of("artifact", path, url=self.uri(experiment_id, run_id), known=known)
+            where = self.uri(experiment_id, run_id)
+            raise NotFoundError.of("artifact", path, url=where, known=known)
         for key in wanted:
             self._storage.fs.download(key, folder / key.removeprefix(root))
         return folder / path
@@ -238,9 +238,10 @@ def _is_below(inside: str, path: str) -> bool:
 
 def _checked(path: str) -> str:
     """Return an artifact's path if it stays below its run."""
-    clean = path.replace(os.sep, "/").strip("/") if isinstance(path, str) else ""
+    path = str(path)
+    clean = path.replace(os.sep, "/").strip("/")
     parts = PurePosixPath(clean).parts
-    leaves = path.startswith(("/", "\\")) if isinstance(path, str) else True
+    leaves = path.startswith(("/", "\\"))
     if not clean or leaves or ".." in parts or "." in clean.split("/") or "//" in clean:
         message = (
             f"artifact path {path!r} must lie below the run: use parts joined by '/', none of "

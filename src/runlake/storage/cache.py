@@ -81,14 +81,16 @@ class Cache:
 
     def read(self, key: str, size_bytes: int) -> bytes | None:
         """Return a whole object; None if there is no copy that can be trusted."""
-        file = self.file(key, size_bytes)
-        if file is None:
-            return None
-        with suppress(OSError):
+        file = self._file(key)
+        try:
             data = file.read_bytes()
-            if len(data) == size_bytes:
-                return data
-        return None
+        except OSError:
+            return None
+        if len(data) != size_bytes or not data.startswith(_MAGIC) or not data.endswith(_MAGIC):
+            self.drop(key)
+            return None
+        _renew(file)
+        return data
 
     def read_tail(self, key: str) -> bytes | None:
         """Return the last bytes of an object, as `put_tail` got them; None if not there."""

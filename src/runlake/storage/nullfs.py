@@ -27,7 +27,7 @@ class NullFilesystem(Filesystem):
         """Raise: there are no files."""
         raise StorageError(f"{self.url}/{key} is not kept: RUNLAKE_MODE is disabled", url=self.url)
 
-    def list(self, prefix: str) -> Entries:  # noqa: ARG002
+    def list(self, prefix: str) -> Entries:
         """Return nothing."""
         return []
 
@@ -44,18 +44,18 @@ class NullFilesystem(Filesystem):
     def put(self, key: str, data: bytes) -> None:
         """Forget it."""
 
-    def put_absent(self, key: str, data: bytes) -> bool:  # noqa: ARG002
+    def put_absent(self, key: str, data: bytes) -> bool:
         """Say that it is there."""
         return True
 
     def upload(self, key: str, file: Path) -> None:
         """Forget it."""
 
-    def download(self, key: str, file: Path) -> None:  # noqa: ARG002
+    def download(self, key: str, file: Path) -> None:
         """Raise: there is nothing."""
         raise missing(self.url, key)
 
-    def copy(self, source: str, target: str) -> None:  # noqa: ARG002
+    def copy(self, source: str, target: str) -> None:
         """Raise: there is nothing."""
         raise missing(self.url, source)
 

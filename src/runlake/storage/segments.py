@@ -43,6 +43,15 @@ _ENCODINGS: Final = {
 }
 _DICTIONARY: Final = ["run_id", "kind", "key"]
 _GROUP_ROWS: Final = 1 << 20
+_OPTIONS: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": _DICTIONARY,
+    "column_encoding": _ENCODINGS,
+    "write_page_checksum": True,
+    "write_statistics": True,
+    "store_schema": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +125,14 @@ def encode(rows: pa.Table, header: Header, state: State) -> bytes:
     """
     sink = pa.BufferOutputStream()
     facts, summaries = state.encode()
-    with pq.ParquetWriter(
-        sink,
-        rows.schema,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=_DICTIONARY,
-        column_encoding=_ENCODINGS,
-        write_page_checksum=True,
-        store_schema=False,
-        write_statistics=True,
-    ) as writer:
+    metadata: Any = {
+        schema.FOOTER_KEY: json.dumps(asdict(header), separators=(",", ":")).encode(),
+        FACTS_KEY: facts,
+        SUMMARIES_KEY: summaries,
+    }
+    with pq.ParquetWriter(sink, rows.schema, **_OPTIONS) as writer:
         writer.write_table(rows, row_group_size=_GROUP_ROWS)
-        writer.add_key_value_metadata(
-            {
-                schema.FOOTER_KEY: json.dumps(asdict(header), separators=(",", ":")).encode(),
-                FACTS_KEY: facts,
-                SUMMARIES_KEY: summaries,
-            }
-        )
+        writer.add_key_value_metadata(metadata)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 
@@ -220,7 +218,8 @@ def digest(rows: pa.Table) -> str:
 
     It is the first half of the SHA-256 of, in this order: for `run_id`, `kind` and `key` the
     JSON list of the distinct values in the order of first appearance, then, where there are
-    more than one, the place of each row's value in that list (int32); `step`, `timestamp` and `num` as int64 and float64, null as 0; the
+    more than one, the place of each row's value in that list (int32); `step`, `timestamp` and
+    `num` as int64 and float64, null as 0; the
     positions of their nulls (int64); the JSON list of [row, text] of `str` where it is not
     null. All numbers are little-endian.
 
@@ -235,17 +234,18 @@ def digest(rows: pa.Table) -> str:
         codes, values = _first_seen(rows[name])
         total.update(json.dumps(values).encode())
         if len(values) > 1:
-            total.update(codes)
+            total.update(np.ascontiguousarray(codes).data)
     for name in ("step", "timestamp", "num"):
-        column = rows[name].combine_chunks()
+        column: Any = rows[name].combine_chunks()
         if column.null_count:
-            total.update(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)).astype("<i8"))
+            nulls = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
+            total.update(nulls.astype("<i8").data)
         if name != "num":
             column = column.cast(pa.int64())
         if column.null_count:
             column = column.fill_null(0)
-        total.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)))
-    texts = rows["str"].combine_chunks()
+        total.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).data)
+    texts: Any = rows["str"].combine_chunks()
     positions: Sequence[int] = []
     if texts.null_count < len(texts):
         positions = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False)).tolist()
@@ -254,11 +254,9 @@ def digest(rows: pa.Table) -> str:
     return total.hexdigest()[:32]
 
 
-def _first_seen(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], list[str]]:
+def _first_seen(column: pa.ChunkedArray[Any]) -> tuple[NDArray[np.int32], list[str]]:
     """Number the values of a coded column in the order of their first appearance."""
-    coded = column.combine_chunks()
-    if isinstance(coded, pa.ChunkedArray):
-        coded = coded.chunk(0) if coded.num_chunks else pa.array([], coded.type)
+    coded: Any = column.combine_chunks()
     codes: NDArray[Any] = coded.indices.to_numpy(zero_copy_only=False)
     size = len(coded.dictionary)
     if size == 1 and len(codes):

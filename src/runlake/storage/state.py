@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,6 +20,8 @@ from runlake._lazy import lazy
 from runlake.errors import FormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -277,7 +278,10 @@ class Summaries:
         slots = np.unique(points.slots)
         slots = slots[known[slots] > 0]
         standing = _Points(
-            slots, columns[f"{spot}_step"][slots], columns[f"{spot}_time"][slots], columns[spot][slots]
+            slots,
+            columns[f"{spot}_step"][slots],
+            columns[f"{spot}_time"][slots],
+            columns[spot][slots],
         )
         points = points.join(standing)
         order = _order(spot, points)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runlake.writing.columns import ColumnWriter
+from runlake.writing.drain import Drain
 from runlake.writing.journal import HybridClock, Journal
 from runlake.writing.writer import Writer
 
@@ -22,54 +24,68 @@ class _Journal(Journal):
     def __init__(self) -> None:
         super().__init__(None, HybridClock(), mapped=False, limit_bytes=0)
 
-    def point(self, key_id: int, step: int, time_us: int, value: float) -> bool:  # noqa: ARG002
+    def point(self, key_id: int, step: int, time_us: int, value: float) -> bool:
         return True
 
     def points(
         self,
         key_ids: Sequence[int],
-        numbers: Sequence[float],  # noqa: ARG002
-        step: int,  # noqa: ARG002
-        time_us: int,  # noqa: ARG002
+        numbers: Sequence[float],
+        step: int,
+        time_us: int,
     ) -> int:
         return len(key_ids)
 
-    def events(self, rows: Iterable[tuple[str, str, str, float | None, str | None]]) -> bool:  # noqa: ARG002
+    def events(self, rows: Iterable[tuple[str, str, str, float | None, str | None]]) -> bool:
         return True
 
-    def key_id(self, run_id: str, key: str) -> int:  # noqa: ARG002
+    def key_id(self, run_id: str, key: str) -> int:
         return 0
 
 
-class _Columns:
+class _Columns(ColumnWriter):
     """A column writer that keeps nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("", "", "", None)
 
     def add(self, run_id: str, points: pa.Table) -> None:
         """Take the points and forget them."""
 
 
-class DisabledDrain:
+class DisabledDrain(Drain):
     """Stands for `Drain` where nothing is written: no thread, no file, no request."""
 
-    pending = 0
-    rows_logged = 0
+    @property
+    def pending(self) -> int:
+        """No row waits."""
+        return 0
+
+    @property
+    def rows_logged(self) -> int:
+        """No row was logged."""
+        return 0
 
     def writer(self, experiment_id: str, experiment_name: str) -> Writer:
         """Return a writer whose journal keeps nothing."""
         return Writer("", experiment_id, experiment_name, _Journal())
 
-    fresh_writer = writer
+    def fresh_writer(self, experiment_id: str, experiment_name: str) -> Writer:
+        """As `writer`."""
+        return self.writer(experiment_id, experiment_name)
 
-    def columns(self, experiment_id: str, experiment_name: str) -> _Columns:  # noqa: ARG002
+    def columns(self, experiment_id: str, experiment_name: str) -> _Columns:
         """Return a column writer that keeps nothing."""
         return _Columns()
 
     def soon(self) -> None:
         """Nothing is due."""
 
-    wake = soon
+    def wake(self) -> None:
+        """Nothing is due."""
 
     def flush(self, timeout_s: float) -> None:
         """Nothing is waiting."""
 
-    close = flush
+    def close(self, timeout_s: float) -> None:
+        """Nothing is open."""

@@ -1,9 +1,9 @@
 """Where journals lie on this host, what their files are called, and who owns one.
 
-    <root>/<hash of the lake's URL>/<writer>/owner.json      who writes here; locked while alive
-                                             keys.jsonl, events-<n>.jsonl, points-<n>.bin
-                                             sealed.json      the state where trimming stopped
-                                             <segment name>.parquet   columns given at once
+<root>/<hash of the lake's URL>/<writer>/owner.json      who writes here; locked while alive
+keys.jsonl, events-<n>.jsonl, points-<n>.bin
+sealed.json      the state where trimming stopped
+<segment name>.parquet   columns given at once
 """
 
 from __future__ import annotations
