@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
 from runlake import ids
+from runlake.lake import Lake, open_lake
 from runlake.settings import Settings
 from runlake.storage.fs import Filesystem, open_filesystem
+from runlake.writing import lifecycle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,3 +102,22 @@ def filesystem(lake_url: Place) -> Iterator[Filesystem]:
     yield opened
     if lake_url.url.startswith("memory:"):
         opened.delete_many([entry.key for entry in opened.list("")])
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Journals and caches of one test only, no settings from outside, nothing left open."""
+    for variable in [name for name in os.environ if name.startswith("RUNLAKE_")]:
+        if variable != "RUNLAKE_AZURITE":
+            monkeypatch.delenv(variable)
+    monkeypatch.setenv("RUNLAKE_JOURNAL", str(tmp_path / "state"))
+    monkeypatch.setenv("RUNLAKE_CACHE", str(tmp_path / "cache"))
+    yield
+    lifecycle.end()
+
+
+@pytest.fixture
+def lake(lake_url: Place) -> Iterator[Lake]:
+    """A lake that nobody has written to yet, on each store."""
+    with open_lake(lake_url.url, storage_options=lake_url.storage_options) as opened:
+        yield opened

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import os
+import threading
 from types import ModuleType
 
 from runlake.errors import MissingDependencyError
+
+# Held while a library loads, and while a process forks: a child that is forked in the middle
+# of an import has half a library, and a lock on it that nobody will ever release.
+_loading = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _loading  # noqa: PLW0603 - replaced once, in a child that has one thread
+    _loading = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _loading.acquire(),  # noqa: PLW0108 - the lock of the moment
+        after_in_parent=lambda: _loading.release(),  # noqa: PLW0108 - as above
+        after_in_child=_renew_lock,
+    )
 
 
 def need(module: str, *, extra: str | None = None) -> ModuleType:
@@ -22,7 +41,8 @@ def need(module: str, *, extra: str | None = None) -> ModuleType:
         MissingDependencyError: it is not installed; the message holds the pip line.
     """
     try:
-        return importlib.import_module(module)
+        with _loading:
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = f"'runlake[{extra}]'" if extra else (error.name or module).partition(".")[0]
         message = f"{module} is needed here and not installed. Install it: pip install {package}"

@@ -85,6 +85,15 @@ def current_lake() -> Lake:
         return _current.lake
 
 
+def _after_fork_in_child() -> None:
+    """Take a new lock: another thread of the parent may have held the old one."""
+    _current.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 # Runs.
 
 

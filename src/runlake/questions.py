@@ -7,6 +7,7 @@ snapshot is gone, because its writer replaced it, the question is asked again of
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -31,6 +32,7 @@ _Answer = TypeVar("_Answer")
 _TRIES: Final = 5
 _REFRESH_LOCAL_S: Final = 1.0
 _REFRESH_FAR_S: Final = 10.0
+_parents_queries: Final[list[Query | None]] = []
 
 
 class Questions:
@@ -42,6 +44,7 @@ class Questions:
         self._storage = storage
         self._read_only = read_only
         self._snapshot_lock = threading.RLock()
+        self._pid = os.getpid()
         self._query: Query | None = None
         self._snapshot: Snapshot | None = None
         self._taken_s = 0.0
@@ -211,13 +214,15 @@ class Questions:
         return self._ask(lambda query: entities.find_experiment_by_name(query, name))
 
     def refresh(self) -> None:
-        """Take a new snapshot now; later answers come from it.
+        """Take a new snapshot now, own rows included; later answers come from it.
 
         Raises:
             NotFoundError: the lake is read-only, and nothing is there.
             StorageError: the store cannot be read.
         """
+        self._check_fork()
         with self._snapshot_lock:
+            self._bring_own()
             self._take()
 
     @property
@@ -251,6 +256,7 @@ class Questions:
         limit = self.settings.refresh_s
         if limit is None:
             limit = _REFRESH_LOCAL_S if self._storage.fs.is_local else _REFRESH_FAR_S
+        self._check_fork()
         with self._snapshot_lock:
             own = self._bring_own()
             if self._query is None or own or clock.monotonic_s() - self._taken_s > limit:
@@ -260,6 +266,16 @@ class Questions:
     def _bring_own(self) -> bool:
         """Bring what this process logged to the store; tell whether there was anything."""
         return False
+
+    def _check_fork(self) -> None:
+        """Begin anew in a forked child: neither DuckDB nor a held lock survives a fork."""
+        if self._pid != os.getpid():
+            # Kept for ever: to destroy a DuckDB connection in a child is to wait for threads
+            # that only the parent has.
+            _parents_queries.append(self._query)
+            self._snapshot_lock = threading.RLock()
+            self._query = self._snapshot = None
+            self._pid = os.getpid()
 
     def _forget(self) -> None:
         """Free the memory of the last snapshot."""

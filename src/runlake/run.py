@@ -448,6 +448,10 @@ class Run:
                 self._events([(self.run_id, schema.NOTE, "traceback", None, text)])
             self.finish(schema.FAILED)
 
+    def renew_in_child(self) -> None:
+        """Take a new lock in a forked child: a thread of the parent may have held the old."""
+        self._lock = threading.Lock()
+
     # Inside.
 
     def _place(self) -> tuple[str, str]:

@@ -94,7 +94,7 @@ def azure_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("azurite")
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as server:
         try:
-            wait_until(lambda: _listens(port), seconds=30)
+            wait_until(lambda: _listens(port), seconds=50)
             proxy = Proxy(f"127.0.0.1:{port}")
             line = (
                 f"DefaultEndpointsProtocol=http;AccountName={_AZURE_ACCOUNT};"

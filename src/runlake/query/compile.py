@@ -93,9 +93,8 @@ class _Compiler:
         self.params[name] = value
         return f"${name}"
 
-    def alias(self, entity: str, key: str, statistic: str) -> str:
+    def alias(self, wanted: KeyColumn) -> str:
         """Return the name under which one key's column stands beside the runs."""
-        wanted = KeyColumn(entity, key, statistic)
         if wanted not in self.columns:
             self.columns.append(wanted)
         return f"f{self.columns.index(wanted)}"
@@ -112,10 +111,10 @@ class _Compiler:
                 return f"{self.column(wanted)[0]} IS {'NOT ' if is_negated else ''}NULL"
             case Membership(wanted, values, is_negated):
                 operator, glue = ("!=", " AND ") if is_negated else ("=", " OR ")
-                parts_sql = [self.comparison(wanted, operator, value) for value in values]
-                return glue.join(f"({part})" for part in parts_sql)
-            case Comparison(wanted, operator, value):
-                return self.comparison(wanted, operator, value)
+                tests = [self.comparison(Comparison(wanted, operator, each)) for each in values]
+                return glue.join(f"({test})" for test in tests)
+            case Comparison():
+                return self.comparison(node)
 
     def column(self, wanted: Field) -> tuple[str, str]:
         """Return a field's SQL, and what it holds: number, text, time, param or tag."""
@@ -130,46 +129,47 @@ class _Compiler:
                     found=repr(wanted.key),
                 )
             return f"r.{name}", ATTRIBUTES[name]
-        alias = self.alias(wanted.entity, wanted.key, wanted.statistic)
+        alias = self.alias(KeyColumn(wanted.entity, wanted.key, wanted.statistic))
         if wanted.entity == "metric":
             return f"{alias}.value", "number"
         if wanted.entity == "tag" and wanted.key in _TAG_ATTRIBUTES:
             return f"coalesce({alias}.value, r.{_TAG_ATTRIBUTES[wanted.key]})", "tag"
         return f"{alias}.value", wanted.entity
 
-    def comparison(self, wanted: Field, operator: str, value: Value) -> str:
+    def comparison(self, node: Comparison) -> str:
+        wanted, operator, value = node.field, node.operator, node.value
         column, holds = self.column(wanted)
         is_number = isinstance(value.value, float)
         if operator in _TEXT_OPERATORS and (is_number or holds in {"number", "time"}):
             expected = f"{'a text in quotes' if is_number else 'a text field'} with {operator}"
-            raise self.misfit(wanted if not is_number else value, expected, wanted, value)
+            raise self.misfit(node, expected, at=value.at if is_number else wanted.at)
         if holds == "time":
-            return self.time(column, operator, value)
+            return self.time(column, operator, value=value)
         if holds == "number" and not is_number:
-            raise self.misfit(value, "a number without quotes", wanted, value)
+            raise self.misfit(node, "a number without quotes", at=value.at)
         if holds == "text" and is_number:
-            raise self.misfit(value, "a text in quotes", wanted, value)
+            raise self.misfit(node, "a text in quotes", at=value.at)
         if not is_number:
             return f"{column} {operator} {self.bind(value.value)}"
         if holds in {"param", "tag"}:
-            return self.number_in_text(column, operator, value, is_param=holds == "param")
-        return self.number(column, operator, value)
+            return self.number_in_text(column, operator, value=value, is_param=holds == "param")
+        return self.number(column, operator, value=value)
 
-    def number(self, column: str, operator: str, value: Value) -> str:
+    def number(self, column: str, operator: str, *, value: Value) -> str:
         test = f"{column} {operator} {self.bind(value.value)}"
         # DuckDB holds NaN for the greatest number.
         return f"{test} AND NOT isnan({column})" if operator in _NAN_GUARDED else test
 
-    def number_in_text(self, column: str, operator: str, value: Value, *, is_param: bool) -> str:
+    def number_in_text(self, column: str, operator: str, *, value: Value, is_param: bool) -> str:
         number = f"TRY_CAST({column} AS DOUBLE)"
         if is_param:
             number = column.removesuffix(".value") + ".number"
         if operator == "!=":
             bound = self.bind(value.value)
             return f"{column} IS NOT NULL AND {number} IS DISTINCT FROM {bound}"
-        return self.number(number, operator, value)
+        return self.number(number, operator, value=value)
 
-    def time(self, column: str, operator: str, value: Value) -> str:
+    def time(self, column: str, operator: str, *, value: Value) -> str:
         if isinstance(value.value, float):
             return f"epoch_ms({column}) {operator} {self.bind(value.value)}"
         try:
@@ -184,12 +184,11 @@ class _Compiler:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return f"{column} {operator} {self.bind(moment)}"
 
-    def misfit(
-        self, where: Field | Value, expected: str, wanted: Field, value: Value
-    ) -> FilterSyntaxError:
-        shown = f"{value.value:g}" if isinstance(value.value, float) else repr(value.value)
-        found = f"{wanted.entity} {wanted.key!r} with {shown}"
-        return FilterSyntaxError.at(self.text, where.at, expected=expected, found=found)
+    def misfit(self, node: Comparison, expected: str, *, at: int) -> FilterSyntaxError:
+        value = node.value.value
+        shown = f"{value:g}" if isinstance(value, float) else repr(value)
+        found = f"{node.field.entity} {node.field.key!r} with {shown}"
+        return FilterSyntaxError.at(self.text, at, expected=expected, found=found)
 
 
 def compile_search(filter_string: str, order_by: Sequence[str]) -> Compiled:
@@ -198,6 +197,9 @@ def compile_search(filter_string: str, order_by: Sequence[str]) -> Compiled:
     Args:
         filter_string: see `runlake.query.grammar`; empty matches every run.
         order_by: keys like `metrics.acc DESC`; ties fall to the newest start, then the id.
+
+    Returns:
+        The pieces.
 
     Raises:
         FilterSyntaxError: a text cannot be read, or compares what cannot be compared.

@@ -34,9 +34,9 @@ _PARTS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
 
 
 _KEY_SOURCES: Final = {
-    "metric": ("metric_summary", 's."{statistic}" AS value'),
-    "param": ("params", "s.value, s.number"),
-    "tag": ("tags", "s.value"),
+    "metric": ("metric_summary", "metric_rows", 's."{statistic}" AS value'),
+    "param": ("params", "param_rows", "s.value, s.number"),
+    "tag": ("tags", "tag_rows", "s.value"),
 }
 
 
@@ -78,7 +78,7 @@ class Database:
         self._made: set[str] = set()
         self._columns: dict[KeyColumn, str] = {}
         # DuckDB's own choice for what does not fit into memory is the working directory.
-        spill = os.path.join(tempfile.gettempdir(), f"runlake-{os.getpid()}")  # noqa: PTH118
+        spill = os.path.join(tempfile.gettempdir(), f"runlake-{os.getpid()}")  # noqa: PTH118 - a text
         self._root = duckdb.connect(
             config={"python_enable_replacements": False, "temp_directory": spill}
         )
@@ -121,14 +121,15 @@ class Database:
             for column in wanted:
                 if column in self._columns:
                     continue
-                source, values = _KEY_SOURCES[column.entity]
-                self.make(("run_facts", source))
+                view, rows, values = _KEY_SOURCES[column.entity]
+                self.make(("run_facts", view))
                 name = f"inside.key_{len(self._columns)}"
                 self._root.execute(
                     f"CREATE TABLE {name} AS "
                     f"SELECT {values.format(statistic=column.statistic)} "
                     "FROM inside.run_facts AS r "
-                    f"LEFT JOIN (FROM {source} WHERE key = $key) AS s ON s.run_id = r.run_id "
+                    f"LEFT JOIN (FROM inside.{rows} WHERE key = $key) AS s "
+                    "ON s.place = r.rowid "
                     "ORDER BY r.rowid",
                     {"key": column.key},
                 )
@@ -148,6 +149,9 @@ class Database:
             query: the statement.
             params: values for `?` (a sequence) or `$name` (a mapping).
             lean: the name `runs` means the view without maps, `lean_runs`.
+
+        Returns:
+            The result; times are `timestamp[us, tz=UTC]`.
         """
         cursor = self._root.cursor()
         try:

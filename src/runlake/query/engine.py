@@ -92,6 +92,13 @@ class Query:
             params: as in `sql`.
             needs: the keys of `runlake.query.views.NEEDS` that it names.
             lean: the view `runs` has no maps here, and so costs little; needs `lean_runs`.
+
+        Returns:
+            The result, as `sql` gives it.
+
+        Raises:
+            FileNotFoundError: a file of the snapshot is gone; take a new snapshot.
+            StorageError: a file of the snapshot cannot be read.
         """
         needs = frozenset(needs)
         database = self._database(with_rows=not ROW_VIEWS.isdisjoint(needs))
@@ -159,14 +166,15 @@ class Query:
             yield
         except duckdb.InterruptException:
             raise
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
+            # DuckDB takes the name of a missing file for a pattern, and then may not look.
             for point in self._points or ():
                 if not os.path.exists(point.path):  # noqa: PTH110 - thousands of files, no objects
                     message = f"{point.path} of this snapshot is gone; take a new snapshot."
                     raise FileNotFoundError(message) from error
-            message = f"DuckDB cannot read a file of this snapshot: {error}"
-            raise StorageError(message, url=self.tables.root_url) from error
-        except duckdb.Error as error:
+            if isinstance(error, duckdb.IOException):
+                message = f"DuckDB cannot read a file of this snapshot: {error}"
+                raise StorageError(message, url=self.tables.root_url) from error
             message = f"DuckDB refuses the query: {error}"
             if isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
                 message += f"\nThe views are {', '.join(VIEWS)}; DESCRIBE <view> shows columns."

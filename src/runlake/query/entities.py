@@ -9,21 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake._lazy import lazy
 from runlake.errors import NotFoundError
 from runlake.query.data import read_data
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from runlake.query.engine import Query
-else:
-    pa = lazy("pyarrow")
 
 _RUN_SQL: Final = """
-SELECT * EXCLUDE (start_time, end_time), epoch_ms(start_time) AS start_time,
+SELECT
+    rowid AS place,
+    * EXCLUDE (start_time, end_time),
+    epoch_ms(start_time) AS start_time,
     epoch_ms(end_time) AS end_time
-FROM runs
+FROM inside.run_facts
 WHERE run_id = $run_id
 """
 _EXPERIMENT_SQL: Final = """
@@ -125,13 +123,13 @@ def get_run(query: Query, run_id: str) -> RunRecord:
     Raises:
         NotFoundError: the snapshot holds no such run; the message names the nearest.
     """
-    found = query.read(_RUN_SQL, {"run_id": run_id}, needs=("lean_runs",), lean=True).to_pylist()
-    if not found:
+    found = query.read(_RUN_SQL, {"run_id": run_id}, needs=("run_facts",))
+    if not found.num_rows:
         raise _not_found(query, "run", run_id, table="run_facts", column="run_id")
-    row = found[0]
+    row = found.to_pylist()[0]
     info = RunInfo(**{name: row[name] for name in RunInfo.__slots__})
     data = RunData(params={}, metrics={}, tags={})
-    for held in read_data(query, pa.array([run_id])).to_pylist():
+    for held in read_data(query, found["place"]).to_pylist():
         value = held["num"] if held["prefix"] == "metrics" else held["str"]
         getattr(data, held["prefix"])[held["key"]] = value
     return RunRecord(info, data)
@@ -165,7 +163,9 @@ def get_experiment_by_name(query: Query, name: str) -> Experiment:
 
 def find_experiment(query: Query, experiment_id: str) -> Experiment | None:
     """Return one experiment, None where the snapshot holds none."""
-    return next(iter(read_experiments(query, "WHERE experiment_id = $1", [experiment_id])), None)
+    return next(
+        iter(read_experiments(query, "WHERE experiment_id = $1", params=[experiment_id])), None
+    )
 
 
 def find_experiment_by_name(query: Query, name: str) -> Experiment | None:
@@ -174,16 +174,19 @@ def find_experiment_by_name(query: Query, name: str) -> Experiment | None:
     Two lakes merged by a plain copy may hold a name twice; the active, then the oldest, rules.
     """
     clause = "WHERE name = $1 ORDER BY lifecycle_stage, creation_time, experiment_id LIMIT 1"
-    return next(iter(read_experiments(query, clause, [name])), None)
+    return next(iter(read_experiments(query, clause, params=[name])), None)
 
 
-def read_experiments(query: Query, clause: str, params: list[Any]) -> list[Experiment]:
+def read_experiments(query: Query, clause: str, *, params: list[Any]) -> list[Experiment]:
     """Return the experiments that a clause of our own picks and orders.
 
     Args:
         query: the snapshot.
         clause: WHERE, ORDER BY and the like, over the view `experiments`.
         params: values for `$1`, `$2`, ...
+
+    Returns:
+        The experiments.
     """
     found = query.read(_EXPERIMENT_SQL + clause, params, needs=("experiments",))
     rows = found.to_pylist(maps_as_pydicts="strict")

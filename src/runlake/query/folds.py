@@ -215,19 +215,12 @@ WITH facts AS (
     LEFT JOIN sources USING (run_id)
 )
 SELECT
-    run_id,
-    experiment_id,
-    experiment_name,
-    run_name,
-    status,
+    run_id, experiment_id, experiment_name, run_name, status,
     is_quiet AND status IN ('{schema.RUNNING}', '{schema.SCHEDULED}') AS is_stale,
     make_timestamptz(start_us) AS start_time,
     make_timestamptz(ended_us) AS end_time,
     (ended_us - start_us) / 1e6 AS duration,
-    user_id,
-    source_name,
-    parent_run_id,
-    lifecycle_stage,
+    user_id, source_name, parent_run_id, lifecycle_stage,
     $root || '/artifacts/' || experiment_id || '/' || run_id AS artifact_uri
 FROM (
     SELECT
@@ -240,8 +233,8 @@ ORDER BY start_us DESC, run_id
 """
 
 _PARAMS = f"""
-CREATE TABLE params AS
-SELECT run_id, runs.experiment_id, key, str AS value, num AS number
+CREATE TABLE inside.param_rows AS
+SELECT runs.rowid AS place, run_id, runs.experiment_id, key, str AS value, num AS number
 FROM (
     SELECT run_id, key, str, num
     FROM once_facts
@@ -259,8 +252,8 @@ JOIN inside.run_facts AS runs USING (run_id)
 """
 
 _TAGS = f"""
-CREATE TABLE tags AS
-SELECT run_id, runs.experiment_id, key, str AS value
+CREATE TABLE inside.tag_rows AS
+SELECT runs.rowid AS place, run_id, runs.experiment_id, key, str AS value
 FROM (
     SELECT run_id, key, str
     FROM once_facts
@@ -280,7 +273,7 @@ WHERE str IS NOT NULL
 
 # A metric whose run has no fact (yet) is shown under its writer's experiment.
 _METRIC_SUMMARY = """
-CREATE TABLE metric_summary AS
+CREATE TABLE inside.metric_rows AS
 WITH states AS (
     SELECT
         run_id, key, writer,
@@ -326,6 +319,7 @@ WITH states AS (
     FROM merged
 )
 SELECT
+    runs.rowid AS place,
     run_id,
     coalesce(runs.experiment_id, folded.experiment_id) AS experiment_id,
     key,
@@ -348,27 +342,27 @@ LEFT JOIN inside.run_facts AS runs USING (run_id)
 _RUNS = f"""
 CREATE TABLE runs AS
 WITH param_maps AS (
-    SELECT run_id, map(list(key), list(value)) AS params
-    FROM (SELECT run_id, key, value FROM params ORDER BY run_id, key)
-    GROUP BY run_id
+    SELECT place, map(list(key), list(value)) AS params
+    FROM (SELECT place, key, value FROM inside.param_rows ORDER BY place, key)
+    GROUP BY place
 ), metric_maps AS (
-    SELECT run_id, map(list(key), list(last)) AS metrics
-    FROM (SELECT run_id, key, last FROM metric_summary ORDER BY run_id, key)
-    GROUP BY run_id
+    SELECT place, map(list(key), list(last)) AS metrics
+    FROM (SELECT place, key, last FROM inside.metric_rows ORDER BY place, key)
+    GROUP BY place
 ), tag_maps AS (
-    SELECT run_id, map(list(key), list(value)) AS tags
-    FROM (SELECT run_id, key, value FROM tags ORDER BY run_id, key)
-    GROUP BY run_id
+    SELECT place, map(list(key), list(value)) AS tags
+    FROM (SELECT place, key, value FROM inside.tag_rows ORDER BY place, key)
+    GROUP BY place
 )
 SELECT
-    run_facts.*,
+    r.*,
     coalesce(params, CAST(MAP {{}} AS {_TEXTS})) AS params,
     coalesce(metrics, CAST(MAP {{}} AS MAP(VARCHAR, DOUBLE))) AS metrics,
     coalesce(tags, CAST(MAP {{}} AS {_TEXTS})) AS tags
-FROM inside.run_facts AS run_facts
-LEFT JOIN param_maps USING (run_id)
-LEFT JOIN metric_maps USING (run_id)
-LEFT JOIN tag_maps USING (run_id)
+FROM inside.run_facts AS r
+LEFT JOIN param_maps ON param_maps.place = r.rowid
+LEFT JOIN metric_maps ON metric_maps.place = r.rowid
+LEFT JOIN tag_maps ON tag_maps.place = r.rowid
 """
 
 # The same without maps, which cost more than all else together: for questions of our own that
@@ -387,13 +381,16 @@ CREATE TABLE inside.lake_rows AS
 SELECT DISTINCT ON (writer, seq) * FROM source_lake_events ORDER BY clock, writer, seq
 """
 
-# Name of the table to the statement that makes it, from tables made before.
+# `place`, the run's row in `inside.run_facts`, is for our own questions, which join by it.
+_PUBLIC: Final = "; CREATE VIEW {view} AS SELECT * EXCLUDE (place) FROM inside.{rows}"
+
+# Name of the table to the statements that make it, from tables made before.
 FOLDS: Final = {
     "experiments": _EXPERIMENTS,
     "run_facts": _RUN_FACTS,
-    "params": _PARAMS,
-    "tags": _TAGS,
-    "metric_summary": _METRIC_SUMMARY,
+    "params": _PARAMS + _PUBLIC.format(view="params", rows="param_rows"),
+    "tags": _TAGS + _PUBLIC.format(view="tags", rows="tag_rows"),
+    "metric_summary": _METRIC_SUMMARY + _PUBLIC.format(view="metric_summary", rows="metric_rows"),
     "runs": _RUNS,
     "lean_runs": _LEAN_RUNS,
     "point_files": _POINT_FILES,

@@ -333,7 +333,11 @@ def _take_statistic(parts: list[tuple[str, bool]]) -> str:
     """Take `.min` and its like off the end of a metric's name, if something is left before."""
     text, is_quoted = parts[-1]
     key, dot, last = text.rpartition(".")
-    if is_quoted or last.lower() not in STATISTICS or not (dot or len(parts) > 2):  # noqa: PLR2004
+    if (
+        is_quoted
+        or last.lower() not in STATISTICS
+        or not (dot or len(parts) > len(("metrics", "min")))
+    ):
         return "last"
     parts[-1:] = [(key, False)] if dot else []
     return last.lower()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runlake import schema
 from runlake.errors import InvalidInputError, NotFoundError
+from runlake.query.data import find_places
 from runlake.query.export import to_polars
 from runlake.query.search import widen
 from runlake.query.views import text_literal
@@ -28,7 +29,7 @@ GOALS: Final = ("max", "min")
 VALUES: Final = ("best", "last", "min", "max", "mean")
 
 
-def leaderboard(  # noqa: D417 - the arguments of `leaderboard_sql`
+def leaderboard(
     query: Query,
     metric: str,
     *,
@@ -40,7 +41,12 @@ def leaderboard(  # noqa: D417 - the arguments of `leaderboard_sql`
     """Return the best runs by one metric.
 
     Args:
-        query: the snapshot; the other arguments are those of `leaderboard_sql`.
+        query: the snapshot.
+        metric: its key.
+        goal: `max` or `min`: which value is better; None means `max`.
+        value: what a run stands with: `best` (by the goal), `last`, `min`, `max` or `mean`.
+        top: greatest number of runs; None means all.
+        experiment_ids: only runs of these experiments; None means of all.
 
     Returns:
         `rank`, `run_id`, `run_name`, `experiment_name`, `value`, `step` (of the value; null
@@ -57,7 +63,8 @@ def leaderboard(  # noqa: D417 - the arguments of `leaderboard_sql`
     board = query.read(statement, needs=("lean_runs", "metric_summary"), lean=True)
     if not board.num_rows:
         _require_metric(query, metric)
-    return to_polars(widen(board, _differing_params(query, board["run_id"])))
+    places = find_places(query, board["run_id"])
+    return to_polars(widen(board, places, data=_differing_params(query, places)))
 
 
 def leaderboard_sql(
@@ -77,6 +84,9 @@ def leaderboard_sql(
         top: greatest number of runs; None means all.
         experiment_ids: only runs of these experiments; None means of all.
 
+    Returns:
+        DuckDB's SQL over the views `runs` and `metric_summary`.
+
     Raises:
         InvalidInputError: an argument is none of what it may be.
     """
@@ -92,39 +102,40 @@ def leaderboard_sql(
         raise InvalidInputError(f"experiment_ids is a text; write a list: [{experiment_ids!r}].")
     column = goal if value == "best" else value
     step = "NULL::BIGINT" if column == "mean" else f"{column}_step"
+    better = f"isnan(value), value {'DESC' if goal == 'max' else 'ASC'}"
     lines = [
         "SELECT",
-        "    rank() OVER (",
-        f"        ORDER BY isnan(value), value {'DESC' if goal == 'max' else 'ASC'}",
-        "    ) AS rank,",
-        "    run_id,",
-        "    run_name,",
-        "    experiment_name,",
-        "    value,",
-        "    step,",
-        "    status",
+        f"    rank() OVER (ORDER BY {better}) AS rank,",
+        "    run_id, run_name, experiment_name, value, step, status",
         "FROM (",
         # Where every point is NaN there is no least, greatest or mean value.
-        f"    SELECT run_id, coalesce({column}, 'nan') AS value, {step} AS step",
-        "    FROM metric_summary",
-        f"    WHERE key = {text_literal(metric)}",
-        ")",
-        "JOIN runs USING (run_id)",
-        f"WHERE lifecycle_stage = '{schema.ACTIVE}'",
+        f"    SELECT runs.*, coalesce({column}, 'nan') AS value, {step} AS step",
+        "    FROM runs",
+        "    JOIN metric_summary USING (run_id)",
+        f"    WHERE key = {text_literal(metric)} AND lifecycle_stage = '{schema.ACTIVE}'",
     ]
     if experiment_ids is not None:
         listed = ", ".join(text_literal(str(each)) for each in experiment_ids)
-        lines.append(f"    AND experiment_id IN ({listed})" if listed else "    AND false")
-    lines.append("ORDER BY rank, start_time, run_id")
+        lines.append(f"        AND runs.experiment_id IN ({listed or 'NULL'})")
+    lines.append(f"    ORDER BY {better}, start_time, run_id")
     if top is not None:
-        lines.append(f"LIMIT {int(top)}")
-    return "\n".join(lines)
+        lines.append(f"    LIMIT {int(top)}")
+    return "\n".join([*lines, ")", "ORDER BY rank, start_time, run_id"])
 
 
 def count_left_out(
     query: Query, metric: str, *, experiment_ids: Iterable[str] | None = None
 ) -> int:
-    """Return how many active runs a leaderboard leaves out, because they lack the metric."""
+    """Count the active runs that a leaderboard leaves out, because they lack the metric.
+
+    Args:
+        query: the snapshot.
+        metric: its key.
+        experiment_ids: only runs of these experiments; None means of all.
+
+    Returns:
+        The number of runs.
+    """
     only = None if experiment_ids is None else [str(each) for each in experiment_ids]
     statement = f"""
 SELECT count(*)
@@ -146,22 +157,22 @@ def _require_metric(query: Query, metric: str) -> None:
         raise NotFoundError.of("metric", metric, url=query.tables.root_url, known=known)
 
 
-def _differing_params(query: Query, run_ids: pa.ChunkedArray[Any]) -> pa.Table:
+def _differing_params(query: Query, places: pa.ChunkedArray[Any]) -> pa.Table:
     """Return the params that these runs do not all share, as `read_data` returns data."""
     statement = """
 WITH held AS (
-    SELECT run_id, key, value
-    FROM params
-    WHERE run_id IN (SELECT unnest(CAST($runs AS VARCHAR[])))
+    SELECT place, key, value
+    FROM inside.param_rows
+    WHERE place IN (SELECT unnest(CAST($places AS BIGINT[])))
 ), differing AS (
     SELECT key
     FROM held
     GROUP BY key
-    HAVING count(DISTINCT value) > 1 OR count(*) < len(CAST($runs AS VARCHAR[]))
+    HAVING count(DISTINCT value) > 1 OR count(*) < len(CAST($places AS BIGINT[]))
 )
-SELECT 'params' AS prefix, run_id, key, NULL::DOUBLE AS num, value AS str
+SELECT 'params' AS prefix, place, key, NULL::DOUBLE AS num, value AS str
 FROM held
 SEMI JOIN differing USING (key)
 ORDER BY key
 """
-    return query.read(statement, {"runs": run_ids.to_pylist()}, needs=("params",))
+    return query.read(statement, {"places": places.to_pylist()}, needs=("params",))

@@ -14,7 +14,7 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 from runlake.query.compile import compile_search
-from runlake.query.data import read_data
+from runlake.query.data import RUN_COLUMNS, read_data, read_runs
 from runlake.query.entities import read_experiments
 from runlake.query.export import to_polars
 
@@ -33,15 +33,6 @@ else:
     pa = lazy("pyarrow")
     pc = lazy("pyarrow.compute")
 
-_COLUMNS: Final = (
-    "run_id",
-    "experiment_id",
-    "status",
-    "artifact_uri",
-    "start_time",
-    "end_time",
-    "run_name",
-)
 # A lake with at most so many facts and summaries is set out as one wide table, once; of a larger
 # one, only the runs of a page are.
 _WIDE_ROWS: Final = 200_000
@@ -92,8 +83,8 @@ def search_runs(
     whole = query.once("wide_runs", lambda: _wide_runs(query))
     if whole is not None:
         return to_polars(_without_empty(whole.take(places)))
-    page = _runs(query).take(places)
-    return to_polars(widen(page, read_data(query, page["run_id"])))
+    page = read_runs(query).take(places)
+    return to_polars(widen(page, places, data=read_data(query, places)))
 
 
 def _find(
@@ -136,23 +127,18 @@ def _find(
     return query.read(statement, params or None, needs=("run_facts",))["rowid"]
 
 
-def _runs(query: Query) -> pa.Table:
-    """Return the fixed columns of all runs, in the order of `inside.run_facts`."""
-    statement = f"SELECT {', '.join(_COLUMNS)} FROM inside.run_facts ORDER BY rowid"
-    return query.once("runs", lambda: query.read(statement, needs=("run_facts",)))
-
-
 def _wide_runs(query: Query) -> pa.Table | None:
-    """Return all columns of all runs, None where that would be too much to keep."""
-    runs = _runs(query)
+    """Return all columns of all runs, by place; None where that would be too much to keep."""
     if len(query.tables.facts) + len(query.tables.summaries) > _WIDE_ROWS:
         return None
-    return widen(runs, read_data(query, runs["run_id"]))
+    runs = read_runs(query)
+    places = pa.chunked_array([np.arange(runs.num_rows)])
+    return widen(runs, places, data=read_data(query, places))
 
 
 def _without_empty(page: pa.Table) -> pa.Table:
     """Leave out the keys that no run of the page has."""
-    fixed = len(_COLUMNS)
+    fixed = len(RUN_COLUMNS)
     empty = [
         name
         for name, column in zip(page.column_names[fixed:], page.columns[fixed:], strict=True)
@@ -168,6 +154,9 @@ def search_experiments(query: Query, *, view_type: str = "ACTIVE_ONLY") -> list[
         query: the snapshot.
         view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`.
 
+    Returns:
+        The experiments.
+
     Raises:
         InvalidInputError: there is no such view type.
     """
@@ -176,14 +165,15 @@ def search_experiments(query: Query, *, view_type: str = "ACTIVE_ONLY") -> list[
             f"view_type is {view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
         )
     clause = f"WHERE {_STAGES[view_type]} ORDER BY last_update_time DESC, experiment_id DESC"
-    return read_experiments(query, clause, [])
+    return read_experiments(query, clause, params=[])
 
 
-def widen(page: pa.Table, data: pa.Table) -> pa.Table:
+def widen(page: pa.Table, places: pa.ChunkedArray[Any], *, data: pa.Table) -> pa.Table:
     """Give each run of a page its values.
 
     Args:
-        page: a table with a column `run_id`, one row for each run.
+        page: one row for each run.
+        places: the place of each.
         data: what these runs hold, as `runlake.query.data.read_data` returns it.
 
     Returns:
@@ -191,7 +181,7 @@ def widen(page: pa.Table, data: pa.Table) -> pa.Table:
     """
     if not data.num_rows:
         return page
-    rows = pc.index_in(data["run_id"], value_set=page["run_id"].combine_chunks()).to_numpy()
+    rows = pc.index_in(data["place"], value_set=places.combine_chunks()).to_numpy()
     prefixes, keys = (data[name].combine_chunks().dictionary_encode() for name in ("prefix", "key"))
     codes = prefixes.indices.to_numpy() * np.int64(len(keys.dictionary)) + keys.indices.to_numpy()
     starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
@@ -199,9 +189,9 @@ def widen(page: pa.Table, data: pa.Table) -> pa.Table:
     numbers, texts = data["num"].combine_chunks(), data["str"].combine_chunks()
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         prefix, key = prefixes[start].as_py(), keys[start].as_py()
-        places = np.full(page.num_rows, -1, dtype=np.int64)
-        places[rows[start:end]] = np.arange(start, end)
+        chosen = np.full(page.num_rows, -1, dtype=np.int64)
+        chosen[rows[start:end]] = np.arange(start, end)
         values = numbers if prefix == "metrics" else texts
-        indices = pa.array(places, pa.int64(), mask=places < 0)
+        indices = pa.array(chosen, pa.int64(), mask=chosen < 0)
         page = page.append_column(f"{prefix}.{key}", values.take(indices))
     return page

@@ -140,6 +140,9 @@ class Storage:
         Args:
             experiment_ids: the experiments wanted, None for all.
 
+        Returns:
+            What the store shows now; always with the reserved partition.
+
         Raises:
             NotFoundError: there is no lake here.
             StorageError: the store cannot be read.
@@ -157,6 +160,9 @@ class Storage:
 
         Args:
             snapshot: one of this storage's.
+
+        Returns:
+            Facts and summaries as they stand in the footers, and the files with the rows.
 
         Raises:
             SnapshotExpiredError: an object is gone; take another snapshot.
@@ -180,6 +186,9 @@ class Storage:
         Args:
             experiment_ids: the experiments wanted, None for all.
 
+        Returns:
+            The snapshot, and what it knows.
+
         Raises:
             NotFoundError: there is no lake here.
             SnapshotExpiredError: every try expired.
@@ -196,11 +205,14 @@ class Storage:
         return snapshot, self.tables(snapshot)
 
     def append(self, name: SegmentName, data: bytes) -> bool:
-        """Put a segment under its name; False if another object is there.
+        """Put a segment under its name.
 
         Args:
             name: its name, which says which rows it holds.
             data: the whole file; its footer carries a nonce.
+
+        Returns:
+            True if the object under this name is ours, False if it is another.
 
         Raises:
             StorageError: the store cannot be written.

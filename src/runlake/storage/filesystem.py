@@ -138,7 +138,11 @@ class Filesystem(ABC):
 
 
 def check_key(key: str) -> str:
-    """Return the key; `InvalidInputError` if it could leave the lake or no store takes it."""
+    """Return the key if it stays inside the lake and every store keeps it as it is.
+
+    Raises:
+        InvalidInputError: it does not.
+    """
     parts = key.split("/")
     if not all(parts) or "." in parts or ".." in parts or _UNKEPT.search(key):
         message = (
@@ -150,7 +154,11 @@ def check_key(key: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the prefix; `InvalidInputError` if it could leave the lake."""
+    """Return the prefix if it stays inside the lake.
+
+    Raises:
+        InvalidInputError: it does not.
+    """
     if prefix.startswith("/") or "//" in prefix or {".", ".."} & set(prefix.split("/")):
         message = f"{prefix!r} is no prefix of a key: it must not hold '//', '.' or '..'."
         raise InvalidInputError(message)
@@ -158,10 +166,13 @@ def check_prefix(prefix: str) -> str:
 
 
 def check_data(key: str, data: bytes) -> bytes:
-    """Return the data; `InvalidInputError` if there is none.
+    """Return the data of an object that is not empty.
 
     An empty object cannot be told from one that a broken upload left, and s3fs overwrites
     with empty content where it was told to create.
+
+    Raises:
+        InvalidInputError: there is no data.
     """
     if not data:
         message = f"the object for {key!r} is empty; a lake holds no empty objects but artifacts."
@@ -175,7 +186,17 @@ def missing(url: str, key: str) -> FileNotFoundError:
 
 
 def failed(operation: str, cause: BaseException, *, url: str, key: str) -> StorageError:
-    """Return the error that says what could not be done, where, and why."""
+    """Return the error that says what could not be done, where, and why.
+
+    Args:
+        operation: the deed, as in "could not *write* s3://…".
+        cause: what the store or its library said.
+        url: the lake.
+        key: the object or prefix; "" if the lake itself is meant.
+
+    Returns:
+        The error, to be raised from `cause`.
+    """
     where = f"{url}/{key}" if key else url
     reason = str(cause) or type(cause).__name__
     return StorageError(f"could not {operation} {where}: {reason}", url=url)

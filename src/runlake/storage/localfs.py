@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 _ATTEMPTS: Final = 5
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _RENAME_NOREPLACE: Final = 1
+# A folder that changes all the time is read this often at most.
+_SCANS: Final = 4
+_TICK_NS: Final = 20_000_000  # at least two of the kernel's ticks
 _AT_FDCWD: Final = -100
 
 Folders: TypeAlias = list[str]
@@ -177,21 +180,44 @@ class LocalFilesystem(Filesystem):
         return Path(file)
 
     def _scan(self, below: str, start: str, found: Entries) -> Folders:
-        """Add the files of one folder to `found`; return its folders."""
-        folders = []
-        with suppress(*ABSENT), os.scandir(os.path.join(self.url, below)) as items:
+        """Add the files of one folder to `found`; return its folders.
+
+        A folder that changes while it is read may show neither a name that goes nor the one
+        that came before it in its place. So it is read again, and what any reading saw counts:
+        a name that was replaced during one reading had its successor before the next began.
+        """
+        path = os.path.join(self.url, below)
+        files: dict[str, Entry] = {}
+        folders: dict[str, None] = {}
+        with suppress(*ABSENT):
+            for _ in range(_SCANS):
+                changed_ns = os.stat(path).st_mtime_ns
+                self._read_folder(path, (below, start), files, folders)
+                # The kernel's stamps are coarse: a change within one tick keeps the stamp.
+                settled = clock.now_us() * 1000 - changed_ns > _TICK_NS
+                if settled and os.stat(path).st_mtime_ns == changed_ns:
+                    break
+        found.extend(files.values())
+        return list(folders)
+
+    @staticmethod
+    def _read_folder(
+        path: str, names: tuple[str, str], files: dict[str, Entry], folders: dict[str, None]
+    ) -> None:
+        """Read a folder once, into what earlier readings saw."""
+        below, start = names
+        with os.scandir(path) as items:
             for item in items:
                 name = item.name
                 if name.startswith(TEMPORARY) or not name.startswith(start):
                     continue
                 if item.is_dir():
-                    folders.append(f"{below}{name}/")
+                    folders[f"{below}{name}/"] = None
                     continue
                 with suppress(FileNotFoundError):  # deleted since the folder was read
                     facts = item.stat()
                     key, time_us = below + name, facts.st_mtime_ns // 1000
-                    found.append(Entry(key, facts.st_size, time_us))
-        return folders
+                    files[key] = Entry(key, facts.st_size, time_us)
 
     def _create(self, file: str, target: str) -> bool:
         """Give a temporary file its name; False if the name is taken."""

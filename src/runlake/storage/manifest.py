@@ -133,6 +133,9 @@ def decode(data: bytes, *, number: int, key: str, lake: str, url: str) -> Manife
         lake: the id of the lake that it was found in.
         url: the lake's URL, for messages.
 
+    Returns:
+        The manifest; it is whole, and of this lake.
+
     Raises:
         FormatError: it is damaged, or it belongs to another lake.
         NewerFormatError: a newer runlake wrote it.
@@ -159,6 +162,11 @@ def decode(data: bytes, *, number: int, key: str, lake: str, url: str) -> Manife
 
 def check_format(number: object, *, key: str, url: str) -> None:
     """Refuse a file whose format is newer than ours, politely.
+
+    Args:
+        number: what the file says its format is.
+        key: the file, for messages.
+        url: the lake, for messages.
 
     Raises:
         FormatError: the number is none.

@@ -73,11 +73,14 @@ def read_claim(fs: Filesystem, name: str) -> Claim | None:
 
 
 def make_claim(fs: Filesystem, claim: Claim) -> bool:
-    """Claim a name; False if somebody else holds this number. At once, all but one get False.
+    """Claim a name; of many that come at once, one wins.
 
     Args:
         fs: the lake's storage.
         claim: what to claim, under `claim.number`.
+
+    Returns:
+        True if the claim under this number is this one, False if it is somebody else's.
 
     Raises:
         StorageError: the store cannot be written.
@@ -108,6 +111,9 @@ def decode(data: bytes, *, number: int, key: str, url: str) -> Claim:
         number: the number in its key.
         key: its key, for messages.
         url: the lake, for messages.
+
+    Returns:
+        The claim, with its number.
 
     Raises:
         FormatError: it is damaged.

@@ -166,7 +166,7 @@ class ObjectFilesystem(Filesystem):
         """Stream an object to a local file, which appears whole."""
         path, size = self._path(check_key(key)), self._run(self._size, key)
         temporary = file.with_name(TEMPORARY + ids.new_nonce())
-        fetch = partial(self._read_file, path, str(temporary))
+        fetch = partial(self._fetch, path, str(temporary), size)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._run(self._ask, "download", key, fetch, size)
@@ -178,7 +178,7 @@ class ObjectFilesystem(Filesystem):
         """Copy an object inside the bucket; `FileNotFoundError` if the source is not there."""
         paths = self._path(check_key(source)), self._path(check_key(target))
         size = self._run(self._size, source)
-        self._run(self._ask, "copy", source, partial(self._copy, *paths), size)
+        self._run(self._ask, "copy", source, partial(self._copy, *paths, size), size)
 
     def delete_many(self, keys: Iterable[str]) -> None:
         """Delete objects in parallel batches; those that are not there are fine."""
@@ -261,7 +261,8 @@ class ObjectFilesystem(Filesystem):
     ) -> T:
         while True:
             try:
-                return await asyncio.wait_for(call(), deadline.share_s)
+                async with asyncio.timeout(deadline.share_s):
+                    return await call()
             except FileNotFoundError as error:
                 if operation not in _READS or retry.is_bucket_missing(error):
                     raise failed(operation, error, url=self.url, key=key) from error
@@ -331,9 +332,8 @@ class ObjectFilesystem(Filesystem):
         deadline = retry.Deadline(self._timeout_s + len(data) / _SLOWEST_BYTES_S)
         while True:
             try:
-                async with self._client().gate:
-                    call = self.store._pipe_file(path, data, mode="create")
-                    await asyncio.wait_for(call, deadline.share_s)
+                async with self._client().gate, asyncio.timeout(deadline.share_s):
+                    await self.store._pipe_file(path, data, mode="create")
             except Exception as error:
                 # Any error may hide that the object was written: the answer may have been
                 # lost, or be the refusal of our own second try.
@@ -357,11 +357,14 @@ class ObjectFilesystem(Filesystem):
             raise missing(self.url, key)
         return page.entries[0].size_bytes
 
-    async def _read_file(self, path: str, file: str) -> None:
+    async def _fetch(self, path: str, file: str, size: int) -> None:
+        """Stream `size` bytes to a local file."""
+        del size  # only GCS fetches large objects in another way
         await self.store._get_file(path, file)
 
-    async def _copy(self, source: str, target: str) -> None:
-        """Copy; return when the copy is complete."""
+    async def _copy(self, source: str, target: str, size: int) -> None:
+        """Copy `size` bytes; return when the copy is complete."""
+        del size  # only S3 copies large objects in another way
         await self.store._cp_file(source, target)
 
     async def _delete(self, names: Sequence[str]) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["AzureFilesystem", "GcsFilesystem", "Place", "S3Filesystem"]
 
 _COPY_LOOK_S: Final = 0.2
+_LARGEST_COPY: Final = 5 * 2**30
+_LARGEST_STREAM: Final = 100 * 2**20
 
 
 @final
@@ -61,6 +63,13 @@ class S3Filesystem(ObjectFilesystem):
             refused = error.get("Code") in {"AccessDenied", "AllAccessDisabled"}
             raise (PermissionError if refused else OSError)(message)
 
+    async def _copy(self, source: str, target: str, size: int) -> None:
+        """Copy in one request up to the size that S3 allows; s3fs would ask for it first."""
+        if size <= _LARGEST_COPY:
+            await self.store._copy_basic(source, target)
+        else:
+            await super()._copy(source, target, size)
+
 
 @final
 class GcsFilesystem(ObjectFilesystem):
@@ -93,6 +102,13 @@ class GcsFilesystem(ObjectFilesystem):
     async def _remove(self, keys: Sequence[str]) -> None:
         await self.store._rm_file(f"{self.bucket}/{keys[0]}")
 
+    async def _fetch(self, path: str, file: str, size: int) -> None:
+        """Stream in one request up to a size; gcsfs would ask twice for it first."""
+        if size <= _LARGEST_STREAM:
+            await self.store._get_file_request(path, file)
+        else:
+            await super()._fetch(path, file, size)
+
 
 @final
 class AzureFilesystem(ObjectFilesystem):
@@ -114,6 +130,7 @@ class AzureFilesystem(ObjectFilesystem):
         container = self.store.service_client.get_container_client(self.bucket)
         pages = container.list_blobs(
             name_starts_with=prefix or None,
+            include=["metadata"],
             results_per_page=limit,
             raw_response_hook=lambda answer: dates.append(
                 answer.http_response.headers.get("Date", "")
@@ -121,8 +138,11 @@ class AzureFilesystem(ObjectFilesystem):
         ).by_page(token)
         entries = []
         async for page in pages:
+            # Accounts with real folders list these too, as empty blobs.
             entries = [
-                Entry(item.name, item.size, _time_us(item.last_modified)) async for item in page
+                Entry(item.name, item.size, _time_us(item.last_modified))
+                async for item in page
+                if (item.metadata or {}).get("hdi_isfolder") != "true"
             ]
             break
         return Page(entries, pages.continuation_token or None, dates[-1] if dates else "")
@@ -130,9 +150,9 @@ class AzureFilesystem(ObjectFilesystem):
     async def _remove(self, keys: Sequence[str]) -> None:
         await self.store._rm_file(f"{self.bucket}/{keys[0]}")
 
-    async def _copy(self, source: str, target: str) -> None:
+    async def _copy(self, source: str, target: str, size: int) -> None:
         """Copy, and wait: Azure only begins a copy, and large ones take their time."""
-        await super()._copy(source, target)
+        await super()._copy(source, target, size)
         blob = self.store.service_client.get_blob_client(
             self.bucket, target.removeprefix(f"{self.bucket}/")
         )

@@ -20,7 +20,7 @@ from runlake._lazy import lazy
 from runlake.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy as np
     import pyarrow as pa
@@ -170,6 +170,11 @@ class FactBook:
         """Return the runs that this writer has started and not ended."""
         return {run for run in self._runs if self.status(run) in schema.OPEN}
 
+    def open_facts(self) -> Iterator[tuple[str, Fact]]:
+        """Yield the runs of `open_runs` in order, each with the word that it is open."""
+        for run_id in sorted(self.open_runs()):
+            yield run_id, self._runs[run_id][schema.STATUS, ""]
+
     def all_runs(self) -> set[str]:
         """Return every run that has a fact."""
         return set(self._runs)
@@ -276,7 +281,8 @@ class Summaries:
         if not len(points.slots):
             return
         slots = np.unique(points.slots)
-        slots = slots[known[slots] > 0]
+        # What stood before takes part only where it reaches the best rank as well.
+        slots = slots[(known[slots] > 0) & (columns[name][slots] == best[slots])]
         standing = _Points(
             slots,
             columns[f"{spot}_step"][slots],

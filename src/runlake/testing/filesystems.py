@@ -115,8 +115,9 @@ class CountingFilesystem(Wrapper):
     """Counts what a far store would be asked.
 
     A listing is one LIST for each 1,000 keys, each range is a GET, a refused creation is a PUT
-    and the GET that reads back, up to 1,000 keys go in one DELETE, a probe is all of its parts,
-    and the clock is free, because listings bring it.
+    and the GET that reads back, a download or a copy asks for the size by a LIST, up to 1,000
+    keys go in one DELETE, a probe is all of its parts, and the clock is free, because listings
+    bring it.
 
     Attributes:
         requests: number of requests by verb: LIST, GET, PUT, COPY, DELETE.
@@ -296,17 +297,16 @@ def _requests(call: Call, result: object) -> Counter[str]:
         return Counter(PUT=1, GET=1) if result is False else Counter(PUT=1)
     if call.verb == "delete_many":
         return Counter(DELETE=ceil(size / _PAGE))
-    if call.verb == "probe":
-        return Counter(PUT=2, GET=1, DELETE=1)
-    verb = _ONE_REQUEST.get(call.verb)
-    return Counter({verb: size if verb == "GET" else 1}) if verb else Counter()
+    if call.verb == "get_ranges":
+        return Counter(GET=size)
+    return Counter(_REQUESTS.get(call.verb, {}))
 
 
-_ONE_REQUEST: Final = {
-    "get": "GET",
-    "get_ranges": "GET",
-    "download": "GET",
-    "put": "PUT",
-    "upload": "PUT",
-    "copy": "COPY",
+_REQUESTS: Final = {
+    "get": {"GET": 1},
+    "download": {"LIST": 1, "GET": 1},
+    "put": {"PUT": 1},
+    "upload": {"PUT": 1},
+    "copy": {"LIST": 1, "COPY": 1},
+    "probe": {"PUT": 2, "GET": 1, "DELETE": 1},
 }

@@ -36,7 +36,12 @@ class _Journal(Journal):
     ) -> int:
         return len(key_ids)
 
-    def events(self, rows: Iterable[tuple[str, str, str, float | None, str | None]]) -> bool:
+    def events(
+        self,
+        rows: Iterable[tuple[str, str, str, float | None, str | None]],
+        *,
+        clock_us: int | None = None,
+    ) -> bool:
         return True
 
     def key_id(self, run_id: str, key: str) -> int:

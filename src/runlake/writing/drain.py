@@ -12,7 +12,8 @@ import sys
 import threading
 import warnings
 import weakref
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from runlake import clock, ids
@@ -78,14 +79,38 @@ class _Lane:
     error: Exception | None = None
     refused_told: int = 0
     flush_wanted: bool = False
+    successor: _Lane | None = None
+    moved_rows: int = 0
 
 
 @dataclass(slots=True)
 class _Stop:
-    """What the end of the drain was told."""
+    """Whether a thread was told to end; each thread has its own."""
 
     wanted: bool = False
-    left: list[_Lane] = field(default_factory=list)
+    until_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Target:
+    """How many rows of a writer a flush waits for."""
+
+    lane: _Lane
+    rows: int
+    attempts: int
+
+    @property
+    def left(self) -> int:
+        """How many of them the store does not hold."""
+        return max(0, self.rows - self.lane.writer.uploaded_rows)
+
+    def is_settled(self) -> bool:
+        """Tell whether all are in the store, or an attempt has failed; follow moved rows."""
+        while self.left and self.lane.done and self.lane.successor is not None:
+            self.rows, self.lane = self.lane.moved_rows, self.lane.successor
+            self.attempts = 0
+        failed = self.lane.attempts > self.attempts and self.lane.error is not None
+        return not self.left or self.lane.done or failed
 
 
 class Drain:
@@ -131,7 +156,7 @@ class Drain:
     def rows_logged(self) -> int:
         """Rows that this process has logged so far."""
         lanes = list(self._lanes)
-        return self._rows_done + sum(lane.writer.uploaded_rows + lane.writer.pending for lane in lanes)
+        return self._rows_done + sum(lane.writer.rows for lane in lanes)
 
     # For runs: any thread.
 
@@ -155,7 +180,7 @@ class Drain:
         """Return the writer for columns that are given at once."""
         with self._lock:
             lane = self._columns.get(experiment_id)
-            if lane is None:
+            if lane is None or lane.writer.is_retired:
                 writer_id = ids.new_writer_id(clock.now_us())
                 lock = self._own(writer_id, experiment_id, experiment_name)
                 folder = None if lock is None else lock.folder
@@ -186,24 +211,19 @@ class Drain:
                 journal and go out later.
         """
         lanes = [lane for lane in list(self._lanes) if not lane.done]
-        targets = [(lane, lane.writer.pending + lane.writer.uploaded_rows, lane.attempts) for lane in lanes]
+        targets = [_Target(lane, lane.writer.rows, lane.attempts) for lane in lanes]
         for lane in lanes:
             lane.flush_wanted = True
         self._wake.set()
 
-        def settled() -> bool:
-            return all(
-                lane.done
-                or lane.writer.uploaded_rows >= rows
-                or (lane.attempts > before and lane.error is not None)
-                for lane, rows, before in targets
-            )
+        def are_settled() -> bool:
+            return all(target.is_settled() for target in targets)
 
         with self._done:
-            in_time = self._done.wait_for(settled, timeout_s)
-        left = sum(max(0, rows - lane.writer.uploaded_rows) for lane, rows, _ in targets)
+            in_time = self._done.wait_for(are_settled, timeout_s)
+        left = sum(target.left for target in targets)
         if left:
-            errors = [lane.error for lane, _, _ in targets if lane.error is not None]
+            errors = [target.lane.error for target in targets if target.lane.error is not None]
             cause = errors[0] if errors else None
             why = f"{cause}" if in_time else f"no answer within {timeout_s:g} s"
             message = (
@@ -221,29 +241,43 @@ class Drain:
         Args:
             timeout_s: seconds to wait.
         """
-        thread = self._thread
-        if thread is None:
-            return
+        self.begin_close()
+        self.end_close(timeout_s)
+
+    def begin_close(self) -> float:
+        """End all writers without waiting; return the setting `close_timeout_s`."""
+        limit_s = self._settings.close_timeout_s
         with self._lock:
             for lane in self._lanes:
                 self._end(lane)
             self._current.clear()
             self._columns.clear()
+            self._stop.until_s = clock.monotonic_s() + limit_s
             self._stop.wanted = True
         self._wake.set()
-        thread.join(timeout_s)
-        left = [lane for lane in self._lanes if not lane.done]
+        return limit_s
+
+    def end_close(self, timeout_s: float) -> None:
+        """Wait until everything is out, or say what is not.
+
+        Args:
+            timeout_s: seconds to wait.
+        """
+        thread = self._thread
+        self._stop.until_s = clock.monotonic_s() + timeout_s
+        if thread is not None:
+            thread.join(timeout_s)
+        with self._lock:
+            ended = [lane for lane in self._lanes if lane.ending]
+            self._rows_done += sum(lane.writer.uploaded_rows for lane in ended)
+            # What other threads have begun meanwhile goes on.
+            self._lanes = [lane for lane in self._lanes if not lane.ending]
+            self._thread, self._stop = None, _Stop()
+            if self._lanes:
+                self._start()
+        left = [lane for lane in ended if not lane.done]
         if left:
             self._tell_left(left)
-        with self._lock:
-            self._thread = None
-            self._stop = _Stop()
-            self._rows_done += sum(lane.writer.uploaded_rows for lane in self._lanes)
-            self._lanes = []
-
-    def close_at_exit(self) -> None:
-        """Close within the setting `close_timeout_s`."""
-        self.close(self._settings.close_timeout_s)
 
     def abandon_in_child(self) -> None:
         """Drop the parent's writers in a forked child; the child's first row makes its own."""
@@ -265,17 +299,26 @@ class Drain:
                 self._disk_failed(failure)
         writer_id = ids.new_writer_id(clock.now_us())
         lock = self._own(writer_id, experiment_id, experiment_name)
+        try:
+            journal = self._journal(lock)
+        except OSError as error:
+            self._disk_failed(error)
+            if lock is not None:
+                lock.release(remove=True)
+            lock, journal = None, self._journal(None)
+        journal.on_page = self._wake.set
+        lane = self._add(Writer(writer_id, experiment_id, experiment_name, journal), lock)
+        self._current[experiment_id] = lane
+        return lane
+
+    def _journal(self, lock: places.OwnerLock | None) -> Journal:
         limit = self._settings.journal_limit_bytes
-        journal = Journal(
+        return Journal(
             None if lock is None else lock.folder,
             self._hybrid,
             mapped=self.place.mapped,
             limit_bytes=limit if lock is not None else min(limit, _MEMORY_JOURNAL_BYTES),
         )
-        journal.on_page = self._wake.set
-        lane = self._add(Writer(writer_id, experiment_id, experiment_name, journal), lock)
-        self._current[experiment_id] = lane
-        return lane
 
     def _own(
         self, writer_id: str, experiment_id: str, experiment_name: str
@@ -320,8 +363,17 @@ class Drain:
     def _start(self) -> None:
         if self.place.root is not None:
             self._recovery = recover.each(self.storage, self.place.root)
-        self._thread = threading.Thread(target=self._run, name="runlake-drain", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="runlake-drain", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _warn(
+                f"the thread that brings rows to {self.storage.fs.url!r} cannot start ({error}). "
+                "They are kept in the local journal and go out at the next opening of the lake.",
+                RunlakeWarning,
+            )
+            return
+        self._thread = thread
         lifecycle.watch_drain(self)
 
     @staticmethod
@@ -333,23 +385,51 @@ class Drain:
 
     def _run(self) -> None:
         stop = self._stop
-        while True:
+        while not stop.wanted:
             self._wake.wait(self._until_due_s())
             self._wake.clear()
-            stopping = stop.wanted
             for lane in list(self._lanes):
-                if not lane.done and (stopping or self._is_due(lane)):
+                if not lane.done and not stop.wanted and self._is_due(lane):
                     self._serve(lane)
             with self._lock:
-                if not stopping:
+                if not stop.wanted:
                     done = [lane for lane in self._lanes if lane.done]
                     self._rows_done += sum(lane.writer.uploaded_rows for lane in done)
                     self._lanes = [lane for lane in self._lanes if not lane.done]
             with self._done:
                 self._done.notify_all()
-            if stopping:
-                return
-            self._upkeep()
+            if not stop.wanted:
+                self._upkeep()
+        self._finish_all(stop)
+
+    def _finish_all(self, stop: _Stop) -> None:
+        """Bring out all that ends, trying again until the time is over, and let go of it."""
+        ours: list[_Lane] = []
+        is_first = True
+        while True:
+            with self._lock:
+                if self._stop is stop:  # else others serve what came since
+                    ours = [lane for lane in self._lanes if lane.ending]
+            for lane in ours:
+                if not lane.done and (is_first or self._is_due(lane)):
+                    self._serve(lane)
+            with self._done:
+                self._done.notify_all()
+            is_first = False
+            left = [lane for lane in ours if not lane.done]
+            left += [lane.successor for lane in ours if lane.successor and not lane.successor.done]
+            now = clock.monotonic_s()
+            if not left or now >= stop.until_s:
+                break
+            if not any(self._is_due(lane) for lane in left):
+                due_s = min(lane.due_s for lane in left)
+                self._wake.wait(max(0.0, min(due_s, stop.until_s) - now))
+                self._wake.clear()
+        for lane in ours:
+            if not lane.done:
+                lane.writer.close()
+                if lane.lock is not None:
+                    lane.lock.release(remove=False)
 
     def _until_due_s(self) -> float:
         now = clock.monotonic_s()
@@ -397,7 +477,14 @@ class Drain:
 
     def _finish(self, lane: _Lane) -> None:
         """Let go of a writer whose rows are all in the store."""
-        lane.writer.merge(self.storage)
+        try:
+            lane.writer.merge(self.storage)
+        except RunlakeError:
+            pass  # its segments stay small, or two names hold the same rows until vacuum
+        self._let_go(lane)
+
+    @staticmethod
+    def _let_go(lane: _Lane) -> None:
         lane.writer.close()
         if lane.lock is not None:
             lane.lock.release(remove=True)
@@ -421,15 +508,25 @@ class Drain:
         """Go on under a new writer id, because another process writes under ours."""
         _warn(f"{error} The rows go on under a new writer id.", RunlakeWarning)
         old = lane.writer
+        experiment = old.experiment_id, old.experiment_name
+        target: Writer | ColumnWriter
+        with self._lock:
+            self._end(lane)
+            for lanes in (self._current, self._columns):
+                if lanes.get(old.experiment_id) is lane:
+                    del lanes[old.experiment_id]
         if isinstance(old, Writer):
-            with self._lock:
-                fresh = self._replace(old.experiment_id, old.experiment_name)
-            assert isinstance(fresh.writer, Writer)
-            old.move_unsealed(fresh.writer)
-        old.close()
-        if lane.lock is not None:
-            lane.lock.release(remove=True)
-        lane.done = True
+            target = old.move_unsealed(lambda: self.writer(*experiment))
+        else:
+            target = old.move_waiting(lambda: self.columns(*experiment))
+        with self._lock:
+            fresh = next(other for other in self._lanes if other.writer is target)
+            if self._stop.wanted:
+                self._end(fresh)
+        lane.successor, lane.moved_rows = fresh, target.rows
+        fresh.flush_wanted = True
+        self._wake.set()
+        self._let_go(lane)
 
     def _upkeep(self) -> None:
         """Beat, sync, and recover one journal of a dead process, between uploads."""
@@ -441,14 +538,15 @@ class Drain:
         if now - self._synced_s >= SYNC_S:
             self._synced_s = now
             for lane in list(self._lanes):
-                lane.writer.sync()
+                with suppress(OSError):  # a disk that cannot sync is no reason to stop
+                    lane.writer.sync()
         if self._recovery is not None:
             try:
                 next(self._recovery)
                 self._wake.set()
             except StopIteration:
                 self._recovery = None
-            except (RunlakeError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - the thread must live
                 self._recovery = None
                 _warn(f"journals of earlier processes wait: {error}", RunlakeWarning)
 

@@ -122,7 +122,8 @@ class Journal:
             limit_bytes: bytes of pages past which rows are refused.
 
         Attributes:
-            refused: how many points were not taken because the limit was reached.
+            refused: how many points were not taken because the limit was reached, as callers
+                that gave up on them have counted with `refuse`.
             failure: why the disk refused, where it did; the journal is then retired.
             keys: the (run_id, key) of each key id.
             on_page: called, under the lock, when a page begins; it must not block.
@@ -146,7 +147,9 @@ class Journal:
         self._events_fd = -1
         self._keys_fd = -1
         self._retired = False
+        self._closed = False
         self.keys: list[tuple[str, str]] = []
+        self._key_ids: dict[tuple[str, str], int] = {}
         if folder is not None:
             self._keys_fd = _open_lines(folder / places.KEYS)
             self._open_events(0)
@@ -158,11 +161,11 @@ class Journal:
 
         Returns:
             False if it was not taken: the journal is retired (go on with its successor), or
-            at its limit (`refused` counts).
+            at its limit.
         """
         with self.lock:
             number = self._points
-            if number >= self._page_end and not self._turn_page(1):
+            if number >= self._page_end and not self._turn_page():
                 return False
             # The mark comes last in the record; the counter moves after the record is whole.
             _PACK(
@@ -192,7 +195,7 @@ class Journal:
         with self.lock:
             while taken < count:
                 number = self._points
-                if number >= self._page_end and not self._turn_page(count - taken):
+                if number >= self._page_end and not self._turn_page():
                     break
                 size = min(count - taken, self._page_end - number)
                 first = number & _IN_PAGE
@@ -216,12 +219,16 @@ class Journal:
         return taken
 
     def events(
-        self, rows: Iterable[tuple[str, str, str, float | None, str | None]]
+        self,
+        rows: Iterable[tuple[str, str, str, float | None, str | None]],
+        *,
+        clock_us: int | None = None,
     ) -> bool:
         """Append events in one write: all of them or none.
 
         Args:
             rows: run_id, kind, key, num, str of each.
+            clock_us: their clock where they were said before; None means now.
 
         Returns:
             False if the journal is retired, or the disk refused (then it is retired now).
@@ -231,7 +238,10 @@ class Journal:
                 return False
             number = self._events_before + len(self._events)
             before = self._points
-            taken = [Event(before, self._clock.tick(), *row) for row in rows]
+            taken = [
+                Event(before, self._clock.tick() if clock_us is None else clock_us, *row)
+                for row in rows
+            ]
             lines = [event_line(number + place, event) for place, event in enumerate(taken)]
             if not self._write_lines(self._events_fd, lines):
                 return False
@@ -239,16 +249,29 @@ class Journal:
         return True
 
     def key_id(self, run_id: str, key: str) -> int:
-        """Define a (run, key) for this journal; returns its id, -1 if the journal is retired."""
+        """Return the id of a (run, key), defined at first use; -1 if the journal is retired.
+
+        One pair has one id, also when its run is resumed: else its points would be counted in
+        two summaries.
+        """
         with self.lock:
             if self._retired:
                 return -1
+            known = self._key_ids.get((run_id, key))
+            if known is not None:
+                return known
             number = len(self.keys)
             line = json.dumps([number, run_id, key], ensure_ascii=False)
             if not self._write_lines(self._keys_fd, [line]):
                 return -1
             self.keys.append((run_id, key))
+            self._key_ids[run_id, key] = number
             return number
+
+    def refuse(self, count: int) -> None:
+        """Count points that their caller gives up, because the limit was reached."""
+        with self.lock:
+            self.refused += count
 
     def retire(self, *, close: bool = False) -> Position:
         """Take no more rows; returns the final position.
@@ -257,7 +280,8 @@ class Journal:
             close: append the event that says that this writer ends here, if it is not there.
         """
         with self.lock:
-            if close and not (self._events and self._events[-1].kind == schema.CLOSE):
+            if close and not self._closed:
+                self._closed = True
                 number = self._events_before + len(self._events)
                 event = Event(
                     self._points, self._clock.tick(), "", schema.CLOSE, "", None, None
@@ -336,13 +360,14 @@ class Journal:
         """
         with self.lock:
             fds = [os.dup(page.fd) for page in self._pages.values() if page.fd >= 0]
-            if self._events_fd >= 0:
-                fds.append(os.dup(self._events_fd))
+            fds += [os.dup(fd) for fd in (self._events_fd, self._keys_fd) if fd >= 0]
         for fd in fds:
             try:
                 os.fdatasync(fd)
             finally:
                 os.close(fd)
+        if self.folder is not None:
+            _sync_folder(self.folder)
 
     @property
     def size_bytes(self) -> int:
@@ -369,7 +394,7 @@ class Journal:
         self._points = end.points
         self._events = events
         self._events_before = end.events
-        self._retired = True
+        self._retired = self._closed = True
 
     def abandon_in_child(self) -> None:
         """Let go of everything in a forked child, where the parent's rows are not ours.
@@ -395,21 +420,21 @@ class Journal:
 
     # Inside, under the lock.
 
-    def _turn_page(self, wanted: int) -> bool:
+    def _turn_page(self) -> bool:
         """Begin a new page; False if the journal is retired or full."""
         if self._retired:
             return False
         number = self._points >> PAGE_SHIFT
-        if number in self._pages:
-            return True
-        if len(self._pages) >= self._limit_pages:
-            self.refused += wanted
-            return False
-        try:
-            page = self._new_page(number)
-        except OSError as error:
-            self._fail(error)
-            return False
+        # It is there already where an interrupt came between these lines before.
+        page = self._pages.get(number)
+        if page is None:
+            if len(self._pages) >= self._limit_pages:
+                return False
+            try:
+                page = self._new_page(number)
+            except OSError as error:
+                self._fail(error)
+                return False
         self._pages[number] = page
         self._page = page.buffer
         self._page_fd = -1 if self._mapped else page.fd
@@ -483,6 +508,10 @@ class Journal:
             os.ftruncate(fd, before)
             self._fail(error)
             return False
+        except BaseException:
+            # A line cut off by an interrupt would spoil the one that follows it.
+            os.ftruncate(fd, before)
+            raise
         return True
 
 
@@ -498,6 +527,15 @@ def _nothing() -> None:
 def event_line(number: int, event: Event) -> str:
     """Return the line of an event in its file."""
     return json.dumps([number, *event], ensure_ascii=False, separators=(",", ":"))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names of a folder's files to the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _open_lines(path: Path) -> int:

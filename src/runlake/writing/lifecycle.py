@@ -8,11 +8,17 @@ taken that signal. SIGKILL needs nothing: the journal is on disk.
 from __future__ import annotations
 
 import atexit
+
+# Loaded while it can still be: once the interpreter ends it refuses, and the libraries that
+# the last upload of a short script loads would fail with it.
+import concurrent.futures.thread  # noqa: F401 - for what loading it does
 import os
 import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Protocol
+
+from runlake import clock
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -24,12 +30,18 @@ class Endable(Protocol):
     def finish_with(self, error: BaseException | None) -> None:
         """End as the process ends."""
 
+    def renew_in_child(self) -> None:
+        """Take new locks in a forked child, where nobody may let go of the old ones."""
+
 
 class Closable(Protocol):
     """A drain."""
 
-    def close_at_exit(self) -> None:
-        """Bring everything out, within bounds."""
+    def begin_close(self) -> float:
+        """End all writers; return the seconds that the rest may take."""
+
+    def end_close(self, timeout_s: float) -> None:
+        """Wait until everything is out, or say what is not."""
 
 
 class Terminated(SystemExit):
@@ -90,9 +102,12 @@ def end() -> None:
     while here.runs:
         _, run = here.runs.popitem()
         run.finish_with(error)
-    while here.drains:
-        _, drain = here.drains.popitem()
-        drain.close_at_exit()
+    drains = list(here.drains.values())
+    here.drains.clear()
+    # All end at once, so that a process with many lakes waits for the slowest, not for the sum.
+    deadline_s = clock.monotonic_s() + max([drain.begin_close() for drain in drains], default=0.0)
+    for drain in drains:
+        drain.end_close(max(0.0, deadline_s - clock.monotonic_s()))
 
 
 def _unhandled() -> BaseException | None:
@@ -119,3 +134,12 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
         return
     _process.terminated = Terminated(128 + number)
     raise _process.terminated
+
+
+def _after_fork_in_child() -> None:
+    for run in list(_process.runs.values()):
+        run.renew_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

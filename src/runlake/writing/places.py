@@ -15,10 +15,12 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from runlake import ids
 from runlake.settings import Settings, user_folder
@@ -31,6 +33,8 @@ except ImportError:  # Windows: without a lock, only `recover(force=True)` touch
 OWNER: Final = "owner.json"
 KEYS: Final = "keys.jsonl"
 SEALED: Final = "sealed.json"
+# How the folders of journals begin that are being removed; others are hidden by the dot alone.
+GONE: Final = ".gone-"
 # Filesystems on which a preallocated shared map is safe when the disk fills up.
 _MAPPABLE: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
 _NETWORK: Final = re.compile(r"nfs|cifs|smb|9p|fuse|lustre|ceph|gluster|beegfs|gpfs|afs|virtiofs")
@@ -177,9 +181,10 @@ class OwnerLock:
     worker never makes a dead trainer's journal look alive.
     """
 
-    # Closing any descriptor of a file drops the process's lock on it, so a process never
-    # opens an owner file that it has locked itself.
-    _held: Final[set[Path]] = set()
+    # Closing any descriptor of a file drops the process's lock on it, and the kernel gives a
+    # process its own lock again, so a process never opens an owner file that it has locked.
+    _held: ClassVar[set[Path]] = set()
+    _mutex: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, folder: Path, fd: int) -> None:
         """Keep the descriptor that holds the lock; see `take` and `create`."""
@@ -198,6 +203,7 @@ class OwnerLock:
         hidden = folder.with_name(f".{folder.name}")
         hidden.mkdir(parents=True, mode=0o700)
         fd = -1
+        cls._held.add(folder)
         try:
             fd = os.open(hidden / OWNER, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.write(fd, json.dumps(asdict(owner)).encode())
@@ -207,9 +213,9 @@ class OwnerLock:
         except OSError:
             if fd >= 0:
                 os.close(fd)
+            cls._held.discard(folder)
             shutil.rmtree(hidden, ignore_errors=True)
             raise
-        cls._held.add(folder)
         return cls(folder, fd)
 
     @classmethod
@@ -220,21 +226,22 @@ class OwnerLock:
             folder: the journal's.
             force: take it also where no lock can tell whether its owner lives.
         """
-        if folder in cls._held or (fcntl is None and not force):
-            return None
-        try:
-            fd = os.open(folder / OWNER, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            if fcntl is not None:
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another recoverer may have finished and removed it between open and lock.
-            os.stat(folder / OWNER)
-        except OSError:
-            os.close(fd)
-            return None
-        cls._held.add(folder)
+        with cls._mutex:
+            if folder in cls._held or (fcntl is None and not force):
+                return None
+            try:
+                fd = os.open(folder / OWNER, os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                return None
+            try:
+                if fcntl is not None:
+                    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Another recoverer may have finished and removed it between open and lock.
+                os.stat(folder / OWNER)
+            except OSError:
+                os.close(fd)
+                return None
+            cls._held.add(folder)
         return cls(folder, fd)
 
     def owner(self) -> Owner:
@@ -254,11 +261,24 @@ class OwnerLock:
     def release(self, *, remove: bool) -> None:
         """Give the journal up; `remove` deletes it, because all it held is in the store."""
         if remove:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._held.discard(self.folder)
+            # Out of sight in one step: half a journal must never be taken for a whole one.
+            gone = self.folder.with_name(f"{GONE}{self.folder.name}")
+            with suppress(OSError):
+                self.folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
         os.close(self._fd)
+        self._held.discard(self.folder)
 
     def abandon_in_child(self) -> None:
         """Close the descriptor in a forked child; the parent's lock stays."""
         self._held.discard(self.folder)
         os.close(self._fd)
+
+
+def _renew_mutex() -> None:
+    """Give a forked child its own: a thread that is gone may have held the old one."""
+    OwnerLock._mutex = threading.Lock()  # noqa: SLF001 - of this file
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_mutex)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import schema
+from runlake import clock, schema
 from runlake._lazy import lazy
-from runlake.errors import ConflictError, FormatError
+from runlake.errors import RunlakeError, StorageError
+from runlake.storage import segments
 from runlake.storage.state import Fact, FactBook, State
 from runlake.writing import columns, places
 from runlake.writing.journal import (
@@ -27,7 +29,7 @@ from runlake.writing.journal import (
     event_line,
 )
 from runlake.writing.places import Owner, OwnerLock
-from runlake.writing.writer import Writer, saved_state
+from runlake.writing.writer import Writer, put, saved_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +81,8 @@ def each(storage: Storage, root: Path, *, force: bool = False) -> Iterator[Recov
     if not lake.is_dir():
         return
     for folder in sorted(lake.iterdir()):
+        if folder.name.startswith(places.GONE):
+            shutil.rmtree(folder, ignore_errors=True)
         if folder.name.startswith("."):
             continue
         lock = OwnerLock.take(folder, force=force)
@@ -104,8 +108,12 @@ def _recover(storage: Storage, lock: OwnerLock, *, force: bool) -> Recovered:
             writer.close()
         done = True
         return Recovered(str(folder), owner.writer, rows, killed)
-    except (ValueError, FormatError, ConflictError) as error:
-        return Recovered(str(folder), folder.name, 0, problem=str(error))
+    except StorageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one bad journal must not keep the others
+        known = isinstance(error, RunlakeError | ValueError)
+        problem = str(error) if known else f"it cannot be read: {error!r}"
+        return Recovered(str(folder), folder.name, 0, problem=problem)
     finally:
         lock.release(remove=done)
 
@@ -113,7 +121,10 @@ def _recover(storage: Storage, lock: OwnerLock, *, force: bool) -> Recovered:
 def _upload_columns(storage: Storage, folder: Path, owner: Owner) -> int:
     rows = 0
     for name, file in columns.waiting_files(folder, owner.experiment_id):
-        storage.append(name, file.read_bytes())
+        data = file.read_bytes()
+        # A power loss may have left a file that is not whole.
+        table, _ = segments.decode(data, key=name.key)
+        put(storage, name, data, table)
         file.unlink()
         rows += name.count
     return rows
@@ -138,7 +149,7 @@ def load(folder: Path, owner: Owner) -> tuple[Writer, tuple[str, ...]]:
     sealed, saved = Position(0, 0), State.empty()
     if (folder / places.SEALED).exists():
         sealed, saved = saved_state((folder / places.SEALED).read_bytes())
-    keys = [(run_id, key) for _, run_id, key in _lines(folder / places.KEYS)]
+    keys = _read_keys(folder)
     pages, point_count = _read_pages(folder, sealed, len(keys))
     events = _read_events(folder, sealed, point_count)
     book = FactBook()
@@ -146,8 +157,14 @@ def load(folder: Path, owner: Owner) -> tuple[Writer, tuple[str, ...]]:
     for place, event in enumerate(events, sealed.events):
         fact = Fact(event.clock, event.points + place, event.num, event.str)
         book.add(event.run_id, event.kind, event.key, fact)
-    killed = tuple(sorted(book.open_runs()))
-    events += _end(folder, sealed, events, killed, point_count)
+    end = Position(point_count, sealed.events + len(events))
+    killed: tuple[str, ...] = ()
+    if end.rows and not (events and events[-1].kind == schema.CLOSE):
+        killed = tuple(sorted(book.open_runs()))
+        alive_us = _alive_us(folder, pages, point_count)
+        clocks = [*(event.clock for event in events), *saved.facts["clock"].to_pylist()]
+        spoken_us = max(clocks, default=alive_us)
+        events += _Ending(spoken_us, max(spoken_us, alive_us)).append(folder, end, killed)
     journal = Journal(None, HybridClock(), mapped=False, limit_bytes=_NO_LIMIT)
     journal.restore(keys, pages, Position(point_count, sealed.events), events)
     writer = Writer(owner.writer, owner.experiment_id, owner.experiment_name, journal)
@@ -155,32 +172,48 @@ def load(folder: Path, owner: Owner) -> tuple[Writer, tuple[str, ...]]:
     return writer, killed
 
 
-def _end(
-    folder: Path, sealed: Position, events: list[Event], killed: tuple[str, ...], points: int
-) -> list[Event]:
-    """Append the end of the open runs and of the writer to the journal itself."""
-    if events and events[-1].kind == schema.CLOSE:
-        return []
-    last_us = max((event.clock for event in events), default=0) or _newest_us(folder)
-    end = [
-        Event(points, last_us + 1 + place, run_id, schema.STATUS, "", float(last_us), schema.KILLED)
-        for place, run_id in enumerate(killed)
-    ]
-    end.append(Event(points, last_us + 1 + len(killed), "", schema.CLOSE, "", None, None))
-    first = sealed.events + len(events)
-    lines = [event_line(first + place, event) for place, event in enumerate(end)]
-    newest = max(_event_files(folder), default=(0, folder / places.events_name(0)))[1]
-    with newest.open("ab") as file:
-        # Behind a line that the crash cut off, a new one must begin.
-        file.write(("\n" + "\n".join(lines) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
-    return end
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a dead writer ends.
+
+    Attributes:
+        spoken_us: clock of its last event; what follows says so 1 us later, and so gives way
+            to whatever another writer has said since.
+        alive_us: when it was last seen to write: the end of its open runs.
+    """
+
+    spoken_us: int
+    alive_us: int
+
+    def append(self, folder: Path, end: Position, killed: tuple[str, ...]) -> list[Event]:
+        """Append the end of the open runs and of the writer to the journal itself."""
+        first_us = self.spoken_us + 1
+        ended = float(self.alive_us)
+        events = [
+            Event(end.points, first_us + place, run, schema.STATUS, "", ended, schema.KILLED)
+            for place, run in enumerate(killed)
+        ]
+        close_us = first_us + len(killed)
+        events.append(Event(end.points, close_us, "", schema.CLOSE, "", None, None))
+        lines = [event_line(end.events + place, event) for place, event in enumerate(events)]
+        newest = max(_event_files(folder), default=(0, folder / places.events_name(0)))[1]
+        with newest.open("ab") as file:
+            # Behind a line that the crash cut off, a new one must begin.
+            file.write(("\n" + "\n".join(lines) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+        return events
 
 
-def _newest_us(folder: Path) -> int:
-    """Return when the journal was last written, where no event tells."""
-    return max(int(file.stat().st_mtime_ns // 1000) for file in folder.iterdir())
+def _alive_us(folder: Path, pages: dict[int, bytearray], points: int) -> int:
+    """Return when a dead process last wrote: by its files, and by its last point."""
+    newest = max(int(file.stat().st_mtime_ns // 1000) for file in folder.iterdir())
+    page = pages.get((points - 1) >> PAGE_SHIFT)
+    if page is None:
+        return newest
+    # The time of a mapped file may lag; the user's time of a point may lie ahead of us.
+    place = ((points - 1) & ((1 << PAGE_SHIFT) - 1)) * RECORD_BYTES
+    return max(newest, min(int.from_bytes(page[place + 8 : place + 16], "little"), clock.now_us()))
 
 
 def _lines(file: Path) -> list[list[Any]]:
@@ -191,10 +224,22 @@ def _lines(file: Path) -> list[list[Any]]:
     for line in file.read_bytes().split(b"\n"):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(row, list) and row and isinstance(row[0], int):
+                rows.append(row)
     return rows
+
+
+def _read_keys(folder: Path) -> list[tuple[str, str]]:
+    """Read the (run_id, key) of each key id, up to the first that is missing."""
+    # A number met twice was given again after an interrupt; the later line was taken.
+    found = {number: tuple(pair) for number, *pair in _lines(folder / places.KEYS)}
+    keys: list[tuple[str, str]] = []
+    while len(pair := found.get(len(keys), ())) == len(("run_id", "key")):
+        keys.append((str(pair[0]), str(pair[1])))
+    return keys
 
 
 def _event_files(folder: Path) -> list[tuple[int, Path]]:
@@ -208,12 +253,16 @@ def _read_events(folder: Path, sealed: Position, points: int) -> list[Event]:
     for _, file in _event_files(folder):
         for number, *fields in _lines(file):
             # A number met twice was given again after an interrupt; the later line was taken.
-            found[number] = Event(*fields)
-    events = []
-    number = sealed.events
-    while number in found and found[number].points <= points:
-        events.append(found[number])
-        number += 1
+            if len(fields) == len(Event._fields):
+                found[number] = Event(*fields)
+    events: list[Event] = []
+    before = sealed.points
+    while (event := found.get(sealed.events + len(events))) is not None:
+        # Fewer points before it than before its predecessor: an interrupted call left it.
+        if not before <= event.points <= points:
+            break
+        before = event.points
+        events.append(event)
     return events
 
 

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any, Final
 from runlake import clock, ids, schema
 from runlake._lazy import lazy
 from runlake._version import __version__
-from runlake.errors import ConflictError
+from runlake.errors import ConflictError, RunlakeError
 from runlake.storage import segments, state
 from runlake.storage.layout import SegmentName
 from runlake.storage.state import Fact, FactBook, State, Summaries
-from runlake.writing import places, rows
-from runlake.writing.journal import Position
+from runlake.writing import places
+from runlake.writing.journal import MAX_POINTS, Position
+from runlake.writing.rows import build, read_points
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -53,6 +56,7 @@ class _Tail:
     uploads: int = 0
     size_bytes: int = 0
     name: SegmentName | None = None
+    tried: set[SegmentName] = field(default_factory=set)
     touched: set[str] = field(default_factory=set)
 
 
@@ -84,6 +88,11 @@ class Writer:
     def pending(self) -> int:
         """Rows that no upload holds yet."""
         return self.journal.position().rows - self.uploaded.rows
+
+    @property
+    def rows(self) -> int:
+        """Rows that were logged under this writer's id."""
+        return self.journal.position().rows
 
     @property
     def uploaded_rows(self) -> int:
@@ -160,7 +169,10 @@ class Writer:
         before = clock.monotonic_s() - (0 if at_once else SUPERSEDED_S)
         due = [name.key for moment, name in self._superseded if moment <= before]
         if due:
-            storage.fs.delete_many(due)
+            try:
+                storage.fs.delete_many(due)
+            except RunlakeError:
+                return  # they do no harm; the next call tries again, and at last vacuum does
             self._superseded = [pair for pair in self._superseded if pair[0] > before]
 
     def merge(self, storage: Storage) -> None:
@@ -188,40 +200,54 @@ class Writer:
         self._join(storage, group)
         self._small.clear()
 
-    def move_unsealed(self, successor: Writer) -> None:
-        """Log every row behind the last seal again under another writer's id."""
+    def move_unsealed(self, successor: Callable[[], Writer]) -> Writer:
+        """Log every row behind the last seal again under another writer's id.
+
+        Args:
+            successor: gives a writer that takes rows; asked again when one takes no more.
+
+        Returns:
+            The writer that took the last of them.
+        """
         end = self.journal.retire()
-        numbers: dict[int, int] = {}
+        target = successor()
+
+        def say(row: tuple[str, str, str, float | None, str | None], clock_us: int) -> None:
+            nonlocal target
+            while not target.journal.events([row], clock_us=clock_us):
+                target = successor()
 
         def point(step: int, time_us: int, value: float, key_id: int) -> None:
-            if key_id not in numbers:
-                numbers[key_id] = successor.journal.key_id(*self.journal.keys[key_id])
-            successor.journal.point(numbers[key_id], step, time_us, value)
+            nonlocal target
+            while True:
+                number = target.journal.key_id(*self.journal.keys[key_id])
+                if number >= 0 and target.journal.point(number, step, time_us, value):
+                    return
+                if not target.journal.is_retired:
+                    target.journal.refuse(1)
+                    return
+                target = successor()
 
-        for run_id in sorted(self.book.open_runs() - {""}):
-            fact = (run_id, schema.STATUS, "", float(clock.now_us()), schema.RUNNING)
-            successor.journal.events([fact])
-        events = iter(self.journal.read_events(self.sealed, end))
-        following = next(events, None)
-        points = rows.read_points(self.journal.read_points(self.sealed, end))
+        for run_id, fact in self.book.open_facts():
+            say((run_id, schema.STATUS, "", fact.num, fact.str), fact.clock)
+        for event in self.journal.read_events(self.sealed, end):
+            # That this writer lives, or ends, is not true of its successor.
+            if event.kind not in {schema.CLOSE, schema.HEARTBEAT}:
+                say(event[2:], event.clock)
+        points = read_points(self.journal.read_points(self.sealed, end))
         columns = (points.steps, points.times, points.values, points.key_ids)
-        for place, row in enumerate(zip(*map(_plain, columns), strict=True), self.sealed.points):
-            while following is not None and following.points <= place:
-                successor.journal.events([following[2:]])
-                following = next(events, None)
+        for row in zip(*map(_plain, columns), strict=True):
             point(*row)
-        while following is not None:
-            successor.journal.events([following[2:]])
-            following = next(events, None)
+        return target
 
     # Inside.
 
     def _put(self, storage: Storage, cut: Position) -> None:
         """Upload the rows from the last seal to `cut`."""
-        points = rows.read_points(self.journal.read_points(self.sealed, cut))
+        points = read_points(self.journal.read_points(self.sealed, cut))
         events = self.journal.read_events(self.sealed, cut)
         self._fold(points, events, cut)
-        table = rows.build(points, events, self.sealed, self.journal.keys)
+        table = build(points, events, self.sealed, self.journal.keys)
         name = SegmentName(
             writer=self.writer_id,
             last=cut.rows - 1,
@@ -231,9 +257,12 @@ class Writer:
         )
         current = self._state()
         data = encode(name, self.experiment_name, table, current)
-        self._append(storage, name, data, table)
-        if self._tail.name is not None:
-            self._superseded.append((clock.monotonic_s(), self._tail.name))
+        # A put whose answer was lost may be there all the same.
+        self._tail.tried.add(name)
+        put(storage, name, data, table)
+        covered = sorted(self._tail.tried - {name})
+        self._superseded += [(clock.monotonic_s(), old) for old in covered]
+        self._tail.tried = {name}
         self._tail.name = name
         self._tail.uploads += 1
         self.uploaded = cut
@@ -241,22 +270,6 @@ class Writer:
         if len(data) >= SEAL_BYTES:
             self._seal(cut)
         self.must_end = self.must_end or self._should_end(current)
-
-    def _append(
-        self, storage: Storage, name: SegmentName, data: bytes, table: pa.Table
-    ) -> None:
-        if storage.append(name, data):
-            return
-        # The same rows under another nonce: an earlier try of ours, or another recoverer's.
-        there = storage.fs.get(name.key)
-        footer = segments.read_footer(there, key=name.key)
-        if footer.header.digest == segments.digest(table):
-            return
-        message = (
-            f"{name.key} holds other rows than this writer's, written by {footer.header.host} "
-            f"pid {footer.header.pid}: the same writer runs twice (a restored VM snapshot?)."
-        )
-        raise ConflictError(message, url=storage.fs.url)
 
     def _fold(self, points: Points, events: list[Event], cut: Position) -> None:
         """Take the rows between `_folded` and `cut` into the cumulative state."""
@@ -290,29 +303,48 @@ class Writer:
     def _should_end(self, current: State) -> bool:
         """Tell whether a new writer id would keep footers fast and memory small.
 
-        It would not where the state is large because all of it changes all the time.
+        A new writer says no fact again, but of metrics that change all the time it would have
+        to carry as many.
         """
-        if len(self.journal.keys) > MAX_KEYS:
+        if len(self.journal.keys) > MAX_KEYS or self.uploaded.points > MAX_POINTS:
             return True
+        if current.facts.nbytes > STATE_LIMIT_BYTES:
+            return len(current.encode()[0]) > STATE_LIMIT_BYTES
         if len(self.journal.keys) < MAX_KEYS // 100:
             return False
-        size = sum(map(len, current.encode()))
         open_runs = self.book.open_runs()
         carried = len(open_runs - self._tail.touched)
-        return size > STATE_LIMIT_BYTES and carried * 2 > len(open_runs)
+        is_large = sum(map(len, current.encode())) > STATE_LIMIT_BYTES
+        return is_large and carried * 2 > len(open_runs)
 
     def _seal(self, cut: Position) -> None:
         """Fix the rows before `cut`: they are in the store for good."""
         if self._tail.name is not None and self._tail.size_bytes < SMALL_BYTES:
             self._small.append((self._tail.name, self._tail.size_bytes))
-        ended = {run for run in self._tail.touched if self.book.status(run) in schema.ENDED}
-        self.ended_runs |= ended
-        self.book.forget(ended)
+        self._forget_ended(cut)
         self.sealed = cut
         self._tail = _Tail()
         if self.journal.folder is not None:
-            self._save()
+            try:
+                self._save()
+            except OSError:
+                return  # recovery starts from the seal before; the next one trims for both
         self.journal.trim(cut)
+
+    def _forget_ended(self, cut: Position) -> None:
+        """Drop from the state what has ended before `cut`; `ended_runs` tells who resumes.
+
+        A run that is resumed behind `cut` stays. Whoever resumes writes first and looks into
+        `ended_runs` after, and here it is the other way round, so that one sees the other.
+        """
+        ended = {run for run in self._tail.touched if self.book.status(run) in schema.ENDED}
+        self.ended_runs |= ended
+        if ended:
+            behind = self.journal.read_events(cut, self.journal.position())
+            resumed = {event.run_id for event in behind if event.str in schema.OPEN}
+            self.ended_runs -= resumed
+            ended -= resumed
+        self.book.forget(ended)
 
     def _save(self) -> None:
         """Write the cumulative state beside the journal: where recovery starts."""
@@ -351,7 +383,7 @@ class Writer:
             experiment_id=self.experiment_id,
         )
         table = table.combine_chunks()
-        self._append(storage, name, encode(name, self.experiment_name, table, joined), table)
+        put(storage, name, encode(name, self.experiment_name, table, joined), table)
         storage.fs.delete_many([old.key for old, _ in group])
 
 
@@ -359,6 +391,33 @@ def _plain(column: NDArray[Any]) -> list[Any]:
     """Return a column as Python numbers."""
     plain: list[Any] = column.tolist()
     return plain
+
+
+def put(storage: Storage, name: SegmentName, data: bytes, table: pa.Table) -> None:
+    """Put a segment under its name, where the same rows may be already.
+
+    Args:
+        storage: of the lake.
+        name: its name.
+        data: the file.
+        table: its rows.
+
+    Raises:
+        ConflictError: other rows are there.
+        StorageError: the store refused.
+    """
+    if storage.append(name, data):
+        return
+    # The same rows under another nonce: an earlier try of ours, or another recoverer's.
+    there = storage.fs.get(name.key)
+    footer = segments.read_footer(there, key=name.key)
+    if footer.header.digest == segments.digest(table):
+        return
+    message = (
+        f"{name.key} holds other rows than this writer's, written by {footer.header.host} "
+        f"pid {footer.header.pid}: the same writer runs twice (a restored VM snapshot?)."
+    )
+    raise ConflictError(message, url=storage.fs.url)
 
 
 def encode(name: SegmentName, experiment_name: str, table: pa.Table, current: State) -> bytes:
@@ -385,6 +444,10 @@ def saved_state(text: bytes) -> tuple[Position, State]:
     Raises:
         ValueError: the file is damaged.
     """
-    saved = json.loads(text)
-    decoded = State.decode(saved["facts"].encode(), saved["summaries"].encode())
-    return Position(saved["points"], saved["events"]), decoded
+    try:
+        saved = json.loads(text)
+        decoded = State.decode(saved["facts"].encode(), saved["summaries"].encode())
+        return Position(int(saved["points"]), int(saved["events"])), decoded
+    except (KeyError, TypeError, AttributeError) as error:
+        message = f"the state saved beside a journal is damaged: {error!r}"
+        raise ValueError(message) from error

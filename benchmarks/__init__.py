@@ -1,0 +1,1 @@
+"""Benchmarks: one question per file, measured against peers or a physical limit."""

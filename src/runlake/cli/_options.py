@@ -1,0 +1,71 @@
+"""The options that every command takes: which lake, and for whom the answer is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from runlake.lake import open_lake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runlake.lake import Lake
+
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
+
+
+@dataclass(slots=True)
+class Options:
+    """What was said before or behind the command's name.
+
+    Attributes:
+        url: the lake; None takes `RUNLAKE_URL`, else `./lake`.
+        as_json: the answer is for a program.
+    """
+
+    url: str | None = None
+    as_json: bool = False
+
+    def open(self, *, read_only: bool = True) -> Lake:
+        """Open the lake; for reading only, so that a mistyped path is said to be no lake.
+
+        Raises:
+            NotFoundError: there is no lake, and it is for reading.
+            StorageError: the store cannot be read.
+        """
+        return open_lake(self.url, read_only=read_only)
+
+
+def lake_option(function: _Function) -> _Function:
+    """Give a command `--lake`; the group has it too, and the command's own wins."""
+    return click.option(
+        "--lake",
+        metavar="URL",
+        expose_value=False,
+        callback=_keep_url,
+        help="Folder or fsspec URL of the lake.  [default: $RUNLAKE_URL, else ./lake]",
+    )(function)
+
+
+def shared_options(function: _Function) -> _Function:
+    """Give a command what all commands have."""
+    as_json = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep_form,
+        help="Print JSON: times in UTC as ISO 8601, NaN and infinities as strings.",
+    )
+    return lake_option(as_json(function))
+
+
+def _keep_url(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Options).url = value
+
+
+def _keep_form(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    context.ensure_object(Options).as_json |= value

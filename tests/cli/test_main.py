@@ -1,0 +1,158 @@
+"""What holds for every command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+import runlake
+from runlake import errors
+from runlake.cli import EXIT_CODES, main
+from tests.meta.tree import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from tests.cli.conftest import Filled
+
+READING = [["ls"], ["show", "alpha"], ["sql", "SELECT 1"], ["info"], ["verify"], ["recover"]]
+
+
+@pytest.mark.parametrize("command", READING, ids=lambda command: command[0])
+def test_a_path_without_a_lake_is_said_to_be_none(
+    ask: Callable[..., Result], tmp_path: Path, command: list[str]
+) -> None:
+    result = ask(*command, "--lake", str(tmp_path / "tpyo"))
+    assert result.exit_code == 3
+    assert f"error: {tmp_path / 'tpyo'} is not a lake: nothing is there." in result.stderr
+    assert not (tmp_path / "tpyo").exists()
+
+
+def test_the_lake_is_the_option_before_the_variable_before_the_folder(
+    ask: Callable[..., Result], filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("sql", "SELECT count(*) AS n FROM runs")
+    assert ask(*names).stdout == "n\n5\n"  # ./lake
+    monkeypatch.setenv("RUNLAKE_URL", "nowhere")
+    assert ask(*names).exit_code == 3
+    assert ask("--lake", filled.url, *names).exit_code == 0
+    assert ask("--lake", "nowhere", *names, "--lake", filled.url).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["http://tracking:5000", "https://tracking:5000", "abc://bucket/lake"]
+)
+def test_an_address_that_is_no_lakes_is_refused(ask: Callable[..., Result], url: str) -> None:
+    result = ask("ls", "--lake", url)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("arguments", [["ls", "--limit", "0"], ["show"], ["sql"], ["nothing"]])
+def test_a_wrong_call_is_explained(ask: Callable[..., Result], arguments: list[str]) -> None:
+    result = ask(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage: " in result.stderr
+
+
+def test_a_newer_lake_is_left_to_a_newer_runlake(
+    ask: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "runlake.json").write_text('{"format": 99, "lake": "x"}')
+    assert ask("ls").exit_code == 6
+
+
+def test_every_error_has_an_exit_code_that_the_help_lists(ask: Callable[..., Result]) -> None:
+    kinds = {error.kind for error in all_errors(errors.RunlakeError)}
+    wrong_calls = {"error", "invalid-input", "filter-syntax"}
+    assert kinds - wrong_calls - EXIT_CODES.keys() == set()
+    shown = ask("--help").stdout
+    assert [code for code in {0, 1, 2, *EXIT_CODES.values()} if f"  {code}  " not in shown] == []
+
+
+def all_errors(error: type[errors.RunlakeError]) -> Iterator[type[errors.RunlakeError]]:
+    """Yield an error class and all below it."""
+    yield error
+    for below in error.__subclasses__():
+        yield from all_errors(below)
+
+
+def test_warnings_are_told_in_one_line_on_standard_error(tmp_path: Path) -> None:
+    script = (
+        "import warnings, runlake, runlake.cli.query as q\n"
+        "from runlake.cli import main\n"
+        "import click\n"
+        "@main.command('warn')\n"
+        "def warn(): warnings.warn('rows may be gone', runlake.DataLossWarning)\n"
+        "main(['warn'])\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert (finished.stdout, finished.stderr) == ("", "warning: rows may be gone\n")
+
+
+def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom runlake.cli import main\n"
+        "main([sys.argv[1]], standalone_mode=False)\n"
+        "print(sorted({'duckdb', 'fsspec', 'numpy', 'polars', 'pyarrow', 'rich'} & {*sys.modules}))"
+    )
+    for option in ("--help", "--version"):
+        command = [sys.executable, "-c", script, option]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_pipe_that_closes_early_ends_without_a_traceback(filled: Filled) -> None:
+    query = "SELECT repeat('x', 100) FROM range(100000)"
+    command = [sys.executable, "-m", "runlake", "sql", query, "--lake", filled.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_the_installed_command_is_the_module(filled: Filled) -> None:
+    command = [sys.executable, "-m", "runlake", "ls", "--lake", filled.url, "--json"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    assert shown.stdout.startswith("[\n{")
+    version = subprocess.run(
+        [*command[:3], "--version"], capture_output=True, text=True, check=True
+    )
+    assert version.stdout.startswith(f"runlake {runlake.__version__}, Python ")
+
+
+def test_every_command_and_option_has_help_and_takes_json() -> None:
+    silent = []
+    for name, command in main.commands.items():
+        options = [each for each in command.params if isinstance(each, click.Option)]
+        silent += [f"{name} {each.opts[0]}" for each in options if not each.help]
+        silent += [] if command.help else [name]
+        assert {"--json", "--lake"} <= {each.opts[0] for each in options}, name
+    assert silent == []
+
+
+def test_every_command_option_and_exit_code_is_documented() -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8")
+    missing = []
+    for name, command in main.commands.items():
+        _, found, rest = page.partition(f"\n## `runlake {name}")
+        section = rest.partition("\n## ")[0] if found else ""
+        own = (each for each in command.params if each.name not in {"lake", "json"})
+        wanted = [opt for each in own if isinstance(each, click.Option) for opt in each.opts]
+        missing += [f"{name} {option}" for option in wanted if f"`{option}" not in section]
+        missing += [] if section else [name]
+    missing += [f"exit code {code}" for code in EXIT_CODES.values() if f"\n| {code} |" not in page]
+    assert missing == []

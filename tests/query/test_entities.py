@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+
+from runlake.errors import NotFoundError
+from runlake.query import Query
+from runlake.query.entities import (
+    Experiment,
+    find_experiment,
+    find_experiment_by_name,
+    get_experiment,
+    get_experiment_by_name,
+    get_run,
+)
+from tests.query.builders import (
+    NOW_US,
+    URL,
+    Fact,
+    Point,
+    facts_of,
+    lake_event,
+    snapshot,
+    summaries_of,
+)
+
+RUN = "0193a8" + "0" * 26
+
+
+def _query() -> Query:
+    said = facts_of(
+        Fact(RUN, "run", "start", num=float(NOW_US - 2_000_000), experiment_id="e1"),
+        Fact(RUN, "run", "auto_name", "brisk-heron", experiment_id="e1"),
+        Fact(RUN, "run", "user", "ada", experiment_id="e1"),
+        Fact(RUN, "param", "lr", "0.1", 0.1, experiment_id="e1"),
+        Fact(RUN, "tag", "team", "vision", experiment_id="e1"),
+        Fact(RUN, "status", "", "FINISHED", float(NOW_US), experiment_id="e1"),
+    )
+    events = [
+        lake_event("e1", "experiment_create", "digits", clock=NOW_US - 9_000_000),
+        lake_event("e1", "experiment_tag", "a", "b", clock=NOW_US - 8_000_000, seq=1),
+    ]
+    states = summaries_of([Point(RUN, "acc", 0, 0.5, experiment_id="e1")])
+    return Query(snapshot(said, states, lake_events=events))
+
+
+def test_a_run_reads_as_mlflows_does() -> None:
+    run = get_run(_query(), RUN)
+    assert run.info.run_id == RUN
+    assert run.info.run_name == "brisk-heron"
+    assert run.info.experiment_id == "e1"
+    assert run.info.status == "FINISHED"
+    assert run.info.start_time == NOW_US // 1000 - 2000
+    assert run.info.end_time == NOW_US // 1000
+    assert run.info.artifact_uri == f"{URL}/artifacts/e1/{RUN}"
+    assert run.info.lifecycle_stage == "active"
+    assert run.info.user_id == "ada"
+    assert run.data.params == {"lr": "0.1"}
+    assert run.data.metrics == {"acc": 0.5}
+    assert run.data.tags == {"team": "vision"}
+
+
+def test_an_unknown_run_names_the_nearest_and_counts_all() -> None:
+    with pytest.raises(NotFoundError, match=rf"holds 1 run\. Did you mean '{RUN}'"):
+        get_run(_query(), RUN[:-1] + "1")
+    with pytest.raises(NotFoundError, match="holds 0 runs"):
+        get_run(Query(snapshot()), RUN)
+
+
+def test_an_experiment_is_found_by_id_and_by_name() -> None:
+    query = _query()
+    expected = Experiment(
+        experiment_id="e1",
+        name="digits",
+        lifecycle_stage="active",
+        artifact_location=f"{URL}/artifacts/e1",
+        creation_time=NOW_US // 1000 - 9000,
+        last_update_time=NOW_US // 1000 - 8000,
+        tags={"a": "b"},
+    )
+    assert get_experiment(query, "e1") == expected
+    assert get_experiment_by_name(query, "digits") == expected
+    assert find_experiment(query, "e2") is None
+    assert find_experiment_by_name(query, "letters") is None
+
+
+def test_an_unknown_experiment_names_the_nearest() -> None:
+    query = _query()
+    with pytest.raises(NotFoundError, match="Did you mean 'digits'"):
+        get_experiment_by_name(query, "digit")
+    with pytest.raises(NotFoundError, match=r"no experiment 'e2' .* holds 1 experiment"):
+        get_experiment(query, "e2")
