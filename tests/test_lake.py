@@ -164,8 +164,7 @@ def test_artifacts_come_back_as_they_went(lake: Lake, tmp_path: Path) -> None:
         run.log_text("h\u00e9llo", "notes/summary.txt")
         run.log_dict({"a": [1, 2]}, "config.json")
         run.log_text("", "nothing.txt")
-    place = run.info.experiment_id, run.run_id
-    names = [(entry.path, entry.is_dir) for entry in lake.artifacts.list(*place)]
+    names = [(entry.path, entry.is_dir) for entry in lake.artifacts.list(run.run_id)]
     assert names == [
         ("a.bin", False),
         ("config.json", False),
@@ -173,10 +172,10 @@ def test_artifacts_come_back_as_they_went(lake: Lake, tmp_path: Path) -> None:
         ("notes", True),
         ("nothing.txt", False),
     ]
-    target = lake.artifacts.download(*place, "model", target=tmp_path / "back")
+    target = lake.artifacts.download(run.run_id, "model", target=tmp_path / "back")
     assert (target / "weights" / "a.bin").read_bytes() == b"\x00\x01" * 50_000
     assert (target / "empty").read_bytes() == b""
-    text = lake.artifacts.download(*place, "notes/summary.txt", target=tmp_path / "back")
+    text = lake.artifacts.download(run.run_id, "notes/summary.txt", target=tmp_path / "back")
     assert text.read_text("utf-8") == "h\u00e9llo"
     rows = lake.sql("SELECT path, size, sha256 FROM artifacts ORDER BY path")
     assert rows["path"].to_list() == [
@@ -189,7 +188,7 @@ def test_artifacts_come_back_as_they_went(lake: Lake, tmp_path: Path) -> None:
     ]
     assert rows["sha256"][0] == rows["sha256"][3]
     with pytest.raises(NotFoundError, match="notes/summary.txt"):
-        lake.artifacts.download(*place, "notes/sumary.txt")
+        lake.artifacts.download(run.run_id, "notes/sumary.txt")
 
 
 @pytest.mark.parametrize("path", ["../up.txt", "/abs.txt", "a/../../b", "", "a//b", "a\x00b", "."])

@@ -119,7 +119,7 @@ class Experiments:
         )
 
     def create(
-        self, name: str, artifact_location: str | None, tags: Mapping[str, object] | None
+        self, name: str, artifact_location: str | None, *, tags: Mapping[str, object] | None
     ) -> str:
         """Make an experiment and return its id; it is in the store when this returns.
 
@@ -128,9 +128,13 @@ class Experiments:
             artifact_location: where artifacts lie if not in the lake.
             tags: its first tags.
 
+        Returns:
+            Its id.
+
         Raises:
             InvalidInputError: the name or a tag is wrong.
             AlreadyExistsError: the name is taken.
+            ConflictError: many processes claim the name at once.
             StorageError: the store refused.
         """
         values.name("experiment", name)

@@ -44,7 +44,7 @@ class _Current:
     resumed: bool = False
 
 
-_current: Final = _Current()
+_current = _Current()
 
 
 def set_tracking_uri(uri: str | Path) -> None:
@@ -92,6 +92,17 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def forget() -> None:
+    """Close the current lake and begin anew, as a fresh process does; tests use it."""
+    global _current  # noqa: PLW0603 - the module's one state
+    for run in reversed(_current.runs):
+        run.finish()
+    if _current.lake is not None:
+        _current.lake.close()
+    _current = _Current()
+    _stack.set(())
 
 
 # Runs.
@@ -203,17 +214,17 @@ def _run() -> Run:
 
 
 def log_metric(key: str, value: object, step: int = 0, timestamp: object = None) -> None:
-    """Log one point of one metric to the active run; see `Run.log_metric`."""
+    """Log one point of one metric to the active run. As `Run.log_metric`."""
     _run().log_metric(key, value, step, timestamp)
 
 
 def log_metrics(metrics: Mapping[str, object], step: int = 0, timestamp: object = None) -> None:
-    """Log one point of each of several metrics; see `Run.log_metrics`."""
+    """Log one point of each of several metrics. As `Run.log_metrics`."""
     _run().log_metrics(metrics, step, timestamp)
 
 
 def log(metrics: Mapping[str, object], step: int | None = None) -> None:
-    """Log one point of each of several metrics, the step counting on; see `Run.log`."""
+    """Log one point of each of several metrics, the step counting on. As `Run.log`."""
     _run().log(metrics, step)
 
 
@@ -222,57 +233,57 @@ def log_batch(
     params: Mapping[str, object] | Sequence[object] = (),
     tags: Mapping[str, object] | Sequence[object] = (),
 ) -> None:
-    """Log metrics, params and tags together; see `Run.log_batch`."""
+    """Log metrics, params and tags together. As `Run.log_batch`."""
     _run().log_batch(metrics, params, tags)
 
 
 def log_history(data: object) -> None:
-    """Log whole columns of points at once; see `Run.log_history`."""
+    """Log whole columns of points at once. As `Run.log_history`."""
     _run().log_history(data)
 
 
 def log_param(key: str, value: object) -> object:
-    """Log one param and return its value; see `Run.log_param`."""
+    """Log one param and return its value. As `Run.log_param`."""
     return _run().log_param(key, value)
 
 
 def log_params(params: Mapping[str, object]) -> None:
-    """Log params; see `Run.log_params`."""
+    """Log params. As `Run.log_params`."""
     _run().log_params(params)
 
 
 def set_tag(key: str, value: object) -> None:
-    """Set a tag; see `Run.set_tag`."""
+    """Set a tag. As `Run.set_tag`."""
     _run().set_tag(key, value)
 
 
 def set_tags(tags: Mapping[str, object]) -> None:
-    """Set several tags; see `Run.set_tags`."""
+    """Set several tags. As `Run.set_tags`."""
     _run().set_tags(tags)
 
 
 def delete_tag(key: str) -> None:
-    """Take a tag away; see `Run.delete_tag`."""
+    """Take a tag away. As `Run.delete_tag`."""
     _run().delete_tag(key)
 
 
 def log_artifact(local_path: str | Path, artifact_path: str | None = None) -> None:
-    """Upload one file or folder; see `Run.log_artifact`."""
+    """Upload one file or folder. As `Run.log_artifact`."""
     _run().log_artifact(local_path, artifact_path)
 
 
 def log_artifacts(local_dir: str | Path, artifact_path: str | None = None) -> None:
-    """Upload all files below a folder; see `Run.log_artifacts`."""
+    """Upload all files below a folder. As `Run.log_artifacts`."""
     _run().log_artifacts(local_dir, artifact_path)
 
 
 def log_text(text: str, artifact_file: str) -> None:
-    """Write text as an artifact; see `Run.log_text`."""
+    """Write text as an artifact. As `Run.log_text`."""
     _run().log_text(text, artifact_file)
 
 
 def log_dict(dictionary: Mapping[str, Any] | list[Any], artifact_file: str) -> None:
-    """Write a mapping or list as an artifact; see `Run.log_dict`."""
+    """Write a mapping or list as an artifact. As `Run.log_dict`."""
     _run().log_dict(dictionary, artifact_file)
 
 
@@ -287,7 +298,7 @@ def get_artifact_uri(artifact_path: str | None = None) -> str:
 
 
 def flush(timeout_s: float | None = None) -> None:
-    """Return when every row logged before is in the store; see `Lake.flush`."""
+    """Return when every row logged before is in the store. As `Lake.flush`."""
     current_lake().flush(timeout_s)
 
 
@@ -327,12 +338,12 @@ def create_experiment(
     artifact_location: str | None = None,
     tags: Mapping[str, object] | None = None,
 ) -> str:
-    """Make an experiment and return its id; see `Lake.create_experiment`."""
-    return current_lake().create_experiment(name, artifact_location, tags)
+    """Make an experiment and return its id. As `Lake.create_experiment`."""
+    return current_lake().create_experiment(name, artifact_location, tags=tags)
 
 
 def get_experiment(experiment_id: str) -> Experiment:
-    """Return an experiment by id; see `Lake.get_experiment`."""
+    """Return an experiment by id. As `Lake.get_experiment`."""
     return current_lake().get_experiment(experiment_id)
 
 
@@ -342,17 +353,17 @@ def get_experiment_by_name(name: str) -> Experiment | None:
 
 
 def search_experiments(view_type: str = "ACTIVE_ONLY") -> list[Experiment]:
-    """Return experiments, the newest first; see `Lake.search_experiments`."""
+    """Return experiments, the newest first. As `Lake.search_experiments`."""
     return current_lake().search_experiments(view_type)
 
 
 def set_experiment_tag(key: str, value: object) -> None:
-    """Set a tag of the current experiment; see `Lake.set_experiment_tags`."""
+    """Set a tag of the current experiment. As `Lake.set_experiment_tags`."""
     set_experiment_tags({key: value})
 
 
 def set_experiment_tags(tags: Mapping[str, object]) -> None:
-    """Set tags of the current experiment; see `Lake.set_experiment_tags`."""
+    """Set tags of the current experiment. As `Lake.set_experiment_tags`."""
     lake = current_lake()
     experiment_id = _current.experiment_id
     if experiment_id is None:
@@ -361,12 +372,12 @@ def set_experiment_tags(tags: Mapping[str, object]) -> None:
 
 
 def delete_experiment(experiment_id: str) -> None:
-    """Hide an experiment; see `Lake.delete_experiment`."""
+    """Hide an experiment. As `Lake.delete_experiment`."""
     current_lake().delete_experiment(experiment_id)
 
 
 def restore_experiment(experiment_id: str) -> None:
-    """Show a deleted experiment again; see `Lake.restore_experiment`."""
+    """Show a deleted experiment again. As `Lake.restore_experiment`."""
     current_lake().restore_experiment(experiment_id)
 
 
@@ -374,17 +385,17 @@ def restore_experiment(experiment_id: str) -> None:
 
 
 def get_run(run_id: str) -> RunRecord:
-    """Return a run: info, params, last metrics and tags; see `Lake.get_run`."""
+    """Return a run: info, params, last metrics and tags. As `Lake.get_run`."""
     return current_lake().get_run(run_id)
 
 
 def delete_run(run_id: str) -> None:
-    """Hide a run; see `Lake.delete_run`."""
+    """Hide a run. As `Lake.delete_run`."""
     current_lake().delete_run(run_id)
 
 
 def restore_run(run_id: str) -> None:
-    """Show a deleted run again; see `Lake.restore_run`."""
+    """Show a deleted run again. As `Lake.restore_run`."""
     current_lake().restore_run(run_id)
 
 
@@ -409,6 +420,9 @@ def search_runs(
         output_format: `polars`, `pandas` or `list` (of run records).
         search_all_experiments: look in all experiments.
         experiment_names: only in these.
+
+    Returns:
+        One row or record each; frames have columns `metrics.*`, `params.*` and `tags.*`.
 
     Raises:
         InvalidInputError: the filter or an argument cannot be read.

@@ -106,7 +106,9 @@ class Lake(Questions):
         self._experiments = Experiments(
             self._naming, self._drain, self._find_experiment, resolved.close_timeout_s
         )
-        self.artifacts = Artifacts(self._storage)
+        self.artifacts = Artifacts(
+            self._storage, lambda run_id: self.get_run(run_id).info.experiment_id
+        )
         self.maintain = Maintain(self._storage, self._drain, self._check_writable)
         self._rows_seen = 0
 
@@ -185,6 +187,7 @@ class Lake(Questions):
         self,
         name: str,
         artifact_location: str | None = None,
+        *,
         tags: Mapping[str, object] | None = None,
     ) -> str:
         """Make an experiment and return its id; it is in the store when this returns.
@@ -194,6 +197,9 @@ class Lake(Questions):
             artifact_location: where its artifacts lie if not in the lake.
             tags: its first tags.
 
+        Returns:
+            Its id.
+
         Raises:
             AlreadyExistsError: the name is taken.
             InvalidInputError: the name or a tag is wrong.
@@ -201,7 +207,7 @@ class Lake(Questions):
             StorageError: the store refused.
         """
         self._check_writable()
-        return self._experiments.create(name, artifact_location, tags)
+        return self._experiments.create(name, artifact_location, tags=tags)
 
     def ensure_experiment(self, name: str) -> str:
         """Return the id of an experiment; make it where there is none.

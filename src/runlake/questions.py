@@ -112,6 +112,9 @@ class Questions:
             limit: greatest number of rows; None means all.
             run_view_type: ACTIVE_ONLY, DELETED_ONLY or ALL.
 
+        Returns:
+            The runs, in this order, with MLflow's column names.
+
         Raises:
             InvalidInputError: the filter or order cannot be read; says line and column.
             NotFoundError: an experiment's name is unknown.
@@ -159,6 +162,10 @@ class Questions:
             value: `best`, `last`, `min`, `max` or `mean` of each run's points.
             top: greatest number of rows; None means all.
             experiment_names: only in these experiments; None means all.
+
+        Returns:
+            rank, run_id, run_name, experiment_name, value, its step, status, and the params
+            that differ between these runs.
 
         Raises:
             InvalidInputError: goal or value is none of these.

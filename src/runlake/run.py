@@ -11,8 +11,8 @@ import os
 import struct
 import sys
 import threading
-import time
 import traceback
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runlake.writing.drain import Drain
     from runlake.writing.journal import Journal
 
-_now_ns: Final = time.time_ns
+_now_ns: Final = clock.now_ns
 _ONLY_FLOATS: Final = {float}
 _RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
 
@@ -107,8 +107,8 @@ class Run:
         self._status = schema.RUNNING
         self._params: dict[str, str] = {}
         self._next_step = 0
-        self._key_ids: dict[str, int] = {}
-        self._journal: Journal
+        self._bound: Bound
+        _runs.add(self)
         self._begin(self._tag_rows(tags.items()))
         lifecycle.watch_run(self)
 
@@ -168,8 +168,9 @@ class Run:
         """
         # The path of nearly every call; everything unusual goes the careful way below.
         if type(value) is float and timestamp is None:
+            journal, key_ids = self._bound
             try:
-                if self._journal.point(self._key_ids[key], step, _now_ns() // 1000, value):
+                if journal.point(key_ids[key], step, _now_ns() // 1000, value):
                     return
             except (KeyError, TypeError, struct.error):
                 pass
@@ -253,9 +254,10 @@ class Run:
         """
         self._check_open()
         points = columns.points_of(data, now_us=clock.now_us())
-        writer = self._drain.columns(self._plan.experiment_id, self._plan.experiment_name)
+        experiment = self._plan.experiment_id, self._plan.experiment_name
         try:
-            writer.add(self.run_id, points)
+            while not self._drain.columns(*experiment).add(self.run_id, points):
+                pass
         except OSError as error:
             message = f"log_history could not write to the journal: {error}"
             raise StorageError(message) from error
@@ -268,6 +270,9 @@ class Run:
         Args:
             key: 1 to 250 printable characters.
             value: kept as text, with the number beside it where it is one.
+
+        Returns:
+            The value, as it was given.
 
         Raises:
             InvalidInputError: the key or value is wrong, or the param has another value.
@@ -336,7 +341,7 @@ class Run:
             StorageError: the store refused.
         """
         self._check_open()
-        for row in self._artifacts.put(self._place(), local_path, artifact_path):
+        for row in self._artifacts.put(self._place(), local_path, folder=artifact_path):
             self._events([row])
 
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
@@ -351,7 +356,7 @@ class Run:
             StorageError: the store refused.
         """
         self._check_open()
-        for row in self._artifacts.put_all(self._place(), local_dir, artifact_path):
+        for row in self._artifacts.put_all(self._place(), local_dir, folder=artifact_path):
             self._events([row])
 
     def log_text(self, text: str, artifact_file: str) -> None:
@@ -366,7 +371,9 @@ class Run:
             StorageError: the store refused.
         """
         self._check_open()
-        self._events([self._artifacts.put_bytes(self._place(), artifact_file, text.encode())])
+        self._events(
+            [self._artifacts.put_bytes(self._place(), artifact_file, data=text.encode())]
+        )
 
     def log_dict(self, dictionary: Mapping[str, Any] | list[Any], artifact_file: str) -> None:
         """Write a mapping or list as an artifact: YAML where the path ends so, else JSON.
@@ -381,7 +388,9 @@ class Run:
             StorageError: the store refused.
         """
         self._check_open()
-        self._events([self._artifacts.put_dict(self._place(), artifact_file, dictionary)])
+        self._events(
+            [self._artifacts.put_dict(self._place(), artifact_file, value=dictionary)]
+        )
 
     # Its end.
 
@@ -415,7 +424,7 @@ class Run:
         moment = clock.now_us() if end_time is None else values.time_us(end_time)
         self._events([(self.run_id, schema.STATUS, "", float(moment), status)])
         self._status = status
-        self._key_ids = {}
+        self._bound = self._bound[0], {}
         lifecycle.forget_run(self)
         self._drain.soon()
 
@@ -443,13 +452,18 @@ class Run:
         elif isinstance(error, KeyboardInterrupt | lifecycle.Terminated):
             self.finish(schema.KILLED)
         else:
-            text = "".join(traceback.format_exception(error))[-schema.TEXT_LIMIT_BYTES // 4 :]
+            text = _printable("".join(traceback.format_exception(error)))
+            text = text[-schema.TEXT_LIMIT_BYTES // 4 :]
             if self._status == schema.RUNNING and os.getpid() == self._pid:
                 self._events([(self.run_id, schema.NOTE, "traceback", None, text)])
             self.finish(schema.FAILED)
 
     def renew_in_child(self) -> None:
         """Take a new lock in a forked child: a thread of the parent may have held the old."""
+        self._lock = threading.Lock()
+
+    def renew_lock(self) -> None:
+        """Take a new lock in a forked child, where another thread may have held the old one."""
         self._lock = threading.Lock()
 
     # Inside.
@@ -484,17 +498,20 @@ class Run:
         plan = self._plan
         writer = self._drain.writer(plan.experiment_id, plan.experiment_name)
         if plan.run_id in writer.ended_runs:
-            # Its summaries are gone from memory, so a new writer counts from the start.
+            # What it has said is no longer saved beside the journal, so a new writer goes on.
             writer = self._drain.fresh_writer(plan.experiment_id, plan.experiment_name)
-        while not writer.journal.events(rows) and rows:
-            writer = self._drain.writer(plan.experiment_id, plan.experiment_name)
-        self._journal = writer.journal
-        self._key_ids = {}
+        # Looked at again behind the rows: the drain may have let go of the run meanwhile.
+        while (rows and not writer.journal.events(rows)) or plan.run_id in writer.ended_runs:
+            ended = plan.run_id in writer.ended_runs
+            renew = self._drain.fresh_writer if ended else self._drain.writer
+            writer = renew(plan.experiment_id, plan.experiment_name)
+        # In one step, because other threads read it: a key id means nothing in another journal.
+        self._bound = writer.journal, {}
 
     def _rejoin(self, journal: Journal) -> None:
         """Go on with the successor of a journal that takes no more."""
         with self._lock:
-            if self._journal is not journal:
+            if self._bound[0] is not journal:
                 return
             rows: list[Row] = []
             if os.getpid() == self._pid and self._status == schema.RUNNING:
@@ -512,10 +529,8 @@ class Run:
 
     def _events(self, rows: list[Row]) -> None:
         self._check_open()
-        journal = self._journal
-        while rows and not journal.events(rows):
+        while rows and not (journal := self._bound[0]).events(rows):
             self._rejoin(journal)
-            journal = self._journal
         for run_id, kind, key, _, text in rows:
             if kind == schema.PARAM and run_id == self.run_id and text is not None:
                 self._params[key] = text
@@ -523,10 +538,11 @@ class Run:
     def _log(self, metrics: Mapping[str, object], step: int, moment: int) -> None:
         try:
             # All values are floats of known keys, nearly always.
-            key_ids = list(map(self._key_ids.__getitem__, metrics))
+            journal, known = self._bound
+            key_ids = list(map(known.__getitem__, metrics))
             numbers = list(metrics.values())
             if {*map(type, numbers)} == _ONLY_FLOATS:
-                taken = self._journal.points(key_ids, numbers, step, moment)  # type: ignore[arg-type]
+                taken = journal.points(key_ids, numbers, step, moment)  # type: ignore[arg-type]
                 if taken == len(numbers):
                     return
                 metrics = dict(list(metrics.items())[taken:])
@@ -542,40 +558,38 @@ class Run:
         """Log checked points the careful way: define keys, follow a successor, count refusals."""
         self._check_open()
         for key, _ in points:
-            if key not in self._key_ids:
+            if key not in self._bound[1]:
                 values.name("metric", key)
         while points:
-            journal = self._journal
-            key_ids = self._define(journal, points)
+            journal, known = self._bound
+            key_ids = self._define(journal, known, points)
             numbers = [number for _, number in points[: len(key_ids)]]
             taken = journal.points(key_ids, numbers, step, moment)
             points = points[taken:]
             if points and journal.is_retired:
                 self._rejoin(journal)
             elif points:
-                self._refuse(len(points))
+                self._refuse(journal, len(points))
                 return
 
-    def _define(self, journal: Journal, points: list[tuple[str, float]]) -> list[int]:
+    def _define(
+        self, journal: Journal, known: dict[str, int], points: list[tuple[str, float]]
+    ) -> list[int]:
         """Return the points' key ids in one journal; empty if it is retired."""
         found = []
         for key, _ in points:
-            key_id = self._key_ids.get(key)
+            key_id = known.get(key)
             if key_id is None:
-                with self._lock:
-                    if self._journal is not journal:
-                        return []
-                    key_id = self._key_ids.get(key)
-                    if key_id is None:
-                        key_id = journal.key_id(self.run_id, key)
-                        if key_id < 0:
-                            return []
-                        self._key_ids[key] = key_id
+                key_id = journal.key_id(self.run_id, key)
+                if key_id < 0:
+                    return []
+                known[key] = key_id
             found.append(key_id)
         return found
 
-    def _refuse(self, count: int) -> None:
-        """Say that the journal is at its limit; the drain thread counts and warns too."""
+    def _refuse(self, journal: Journal, count: int) -> None:
+        """Give up points because the journal is at its limit; the drain thread warns of them."""
+        journal.refuse(count)
         if self._settings.strict:
             message = (
                 f"{count} points were refused: the journal has reached its limit of "
@@ -610,6 +624,18 @@ class Run:
 
 
 Row = tuple[str, str, str, float | None, str | None]
+# A journal, and the ids that keys of this run have in it.
+Bound = tuple["Journal", dict[str, int]]
+_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for run in list(_runs):
+        run.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def new_run_id() -> str:
@@ -641,7 +667,7 @@ def _point(metric: Any) -> tuple[str, float, int, int]:  # noqa: ANN401 - MLflow
 
 def _user() -> str:
     try:
-        return getpass.getuser()
+        return _printable(getpass.getuser())
     except (OSError, KeyError, ImportError):
         return str(os.getuid()) if hasattr(os, "getuid") else ""
 
@@ -649,7 +675,12 @@ def _user() -> str:
 def _source() -> str:
     """Return the script that runs, empty in a notebook or a prompt."""
     main = sys.modules.get("__main__")
-    return str(getattr(main, "__file__", None) or "")
+    return _printable(str(getattr(main, "__file__", None) or ""))
+
+
+def _printable(text: str) -> str:
+    """Return text without the lone surrogates that stand for bytes of no encoding."""
+    return text.encode(errors="replace").decode()
 
 
 def _rank() -> int | None:

@@ -37,7 +37,7 @@ def test_sql_as_json_has_a_form_for_every_type(ask_json: Callable[..., Any]) -> 
             'NaN'::DOUBLE AS nan, '-inf'::DOUBLE AS low, 'inf'::FLOAT AS high,
             TIMESTAMPTZ '2026-01-02 03:04:05.6+01' AS moment, DATE '2026-01-02' AS day,
             'ab'::BLOB AS bytes, [1, NULL] AS list, {'a': 'inf'::DOUBLE} AS struct,
-            MAP {'k': 'v'} AS map
+            MAP {'k': 'v'} AS map, INTERVAL '1 day 2.5 seconds' AS span
     """
     assert ask_json("sql", query) == [
         {
@@ -55,6 +55,7 @@ def test_sql_as_json_has_a_form_for_every_type(ask_json: Callable[..., Any]) -> 
             "list": [1, None],
             "struct": {"a": "Infinity"},
             "map": {"k": "v"},
+            "span": 86402.5,
         }
     ]
 

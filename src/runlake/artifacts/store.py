@@ -22,7 +22,7 @@ from runlake.errors import InvalidInputError, NotFoundError
 from runlake.storage import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from runlake.storage.engine import Storage
 
@@ -50,9 +50,15 @@ class FileInfo:
 class Artifacts:
     """The files of all runs of one lake."""
 
-    def __init__(self, storage: Storage) -> None:
-        """Nothing is read before it is asked for."""
+    def __init__(self, storage: Storage, locate: Callable[[str], str]) -> None:
+        """Nothing is read before it is asked for.
+
+        Args:
+            storage: of the lake.
+            locate: tells a run's experiment, or raises NotFoundError.
+        """
         self._storage = storage
+        self._locate = locate
 
     def uri(self, experiment_id: str, run_id: str) -> str:
         """Return the URL of a run's folder."""
@@ -66,13 +72,16 @@ class Artifacts:
             local: the file or folder.
             folder: below the run; None is the run's own.
 
+        Yields:
+            The event of each file, once it is in the store.
+
         Raises:
             InvalidInputError: there is no such file, or the path leaves the run.
             StorageError: the store refused.
         """
         source = Path(local)
         if source.is_dir():
-            yield from self.put_all(place, source, _join(folder, source.resolve().name))
+            yield from self.put_all(place, source, folder=_join(folder, source.resolve().name))
             return
         if not source.is_file():
             message = f"no file {str(local)!r} to log as an artifact."
@@ -80,7 +89,7 @@ class Artifacts:
         yield self._upload(place, source, _join(folder, source.name))
 
     def put_all(
-        self, place: Place, local: str | os.PathLike[str], folder: str | None
+        self, place: Place, local: str | os.PathLike[str], *, folder: str | None
     ) -> Iterator[Row]:
         """Upload all files below a folder; yield an event for each.
 
@@ -90,6 +99,9 @@ class Artifacts:
             place: experiment and run.
             local: the folder.
             folder: below the run; None is the run's own.
+
+        Yields:
+            The event of each file, once it is in the store.
 
         Raises:
             InvalidInputError: there is no such folder, or a path leaves the run.
@@ -106,13 +118,16 @@ class Artifacts:
                 inside = source.relative_to(root).as_posix()
                 yield self._upload(place, source, _join(folder, inside))
 
-    def put_bytes(self, place: Place, path: str, data: bytes) -> Row:
+    def put_bytes(self, place: Place, path: str, *, data: bytes) -> Row:
         """Write one artifact from memory; return its event.
 
         Args:
             place: experiment and run.
             path: below the run.
             data: the content; may be empty.
+
+        Returns:
+            The event that says so.
 
         Raises:
             InvalidInputError: the path leaves the run.
@@ -127,8 +142,16 @@ class Artifacts:
                 self._storage.fs.upload(key, Path(empty.name))
         return _event(place, path, len(data), hashlib.sha256(data).hexdigest())
 
-    def put_dict(self, place: Place, path: str, value: Mapping[str, Any] | list[Any]) -> Row:
-        """Write a mapping or list as YAML or JSON, as the path's ending says; see `put_bytes`.
+    def put_dict(self, place: Place, path: str, *, value: Mapping[str, Any] | list[Any]) -> Row:
+        """Write a mapping or list as YAML or JSON, as the path's ending says; return its event.
+
+        Args:
+            place: experiment and run.
+            path: below the run.
+            value: what JSON or YAML can hold.
+
+        Returns:
+            The event that says so.
 
         Raises:
             InvalidInputError: the value cannot be written so.
@@ -142,13 +165,12 @@ class Artifacts:
         except (TypeError, ValueError) as error:
             message = f"the value for {path!r} cannot be written: {error}"
             raise InvalidInputError(message) from error
-        return self.put_bytes(place, path, text.encode())
+        return self.put_bytes(place, path, data=text.encode())
 
-    def list(self, experiment_id: str, run_id: str, path: str = "") -> list[FileInfo]:
+    def list(self, run_id: str, path: str = "") -> list[FileInfo]:
         """List the files and folders directly below a folder of a run, by path.
 
         Args:
-            experiment_id: of the run.
             run_id: the run.
             path: a folder below the run; empty is the run's own.
 
@@ -156,9 +178,10 @@ class Artifacts:
             One entry each, sorted by path; empty if there is nothing.
 
         Raises:
+            NotFoundError: there is no such run.
             StorageError: the store refused.
         """
-        root = layout.artifacts(experiment_id, run_id)
+        root = layout.artifacts(self._locate(run_id), run_id)
         prefix = f"{root}{_checked(path)}/" if path else root
         found: dict[str, FileInfo] = {}
         for entry in self._storage.fs.list(prefix):
@@ -169,16 +192,11 @@ class Artifacts:
         return [found[name] for name in sorted(found)]
 
     def download(
-        self,
-        experiment_id: str,
-        run_id: str,
-        path: str = "",
-        target: str | os.PathLike[str] | None = None,
+        self, run_id: str, path: str = "", *, target: str | os.PathLike[str] | None = None
     ) -> Path:
         """Fetch one artifact, or a folder of them.
 
         Args:
-            experiment_id: of the run.
             run_id: the run.
             path: a file or folder below the run; empty means everything.
             target: the local folder to put it in; None makes a temporary one.
@@ -187,9 +205,10 @@ class Artifacts:
             Where the file or folder now lies.
 
         Raises:
-            NotFoundError: the run has no such artifact.
+            NotFoundError: there is no such run, or it has no such artifact.
             StorageError: the store refused.
         """
+        experiment_id = self._locate(run_id)
         root = layout.artifacts(experiment_id, run_id)
         folder = Path(target or tempfile.mkdtemp(prefix="runlake-"))
         path = _checked(path) if path else ""

@@ -112,13 +112,14 @@ def _show(options: Options, *, run: str) -> None:
     with options.open() as lake:
         row = find_run(lake, run)
         _complete(lake, [row])
-        run_id, experiment_id = row["run_id"], row["experiment_id"]
+        run_id = row["run_id"]
         info = lake.get_run(run_id).info
         for name in ("lifecycle_stage", "user_id", "source_name", "parent_run_id"):
             row[name] = getattr(info, name)
         summaries = lake.sql(METRICS_OF_RUN, [run_id]).to_dicts()
-        files = lake.artifacts.list(experiment_id, run_id)
-    row |= {group: row.pop(group) for group in ("params", "tags")}
+        files = lake.artifacts.list(run_id)
+    # Behind what the run is comes what it holds.
+    row |= {group: row.pop(group) for group in ("params", "tags", "metrics")}
     row["metrics"] = {summary.pop("key"): summary for summary in summaries}
     row["artifacts"] = [
         {"path": file.path, "is_dir": file.is_dir, "size": file.file_size} for file in files

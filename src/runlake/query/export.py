@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,12 +19,34 @@ if TYPE_CHECKING:
     from runlake.query.engine import Query
     from runlake.storage.tables import PointFile
 else:
+    pa = lazy("pyarrow")
     pl = lazy("polars")
+
+_MONTH_DAYS = 30  # as DuckDB's own client has it
 
 
 def to_polars(table: pa.Table) -> pl.DataFrame:
-    """Return the table as a Polars frame, without copying where Polars can; maps become lists."""
+    """Return the table as a Polars frame, without copying where Polars can.
+
+    A difference of times, which DuckDB calls an interval, becomes a duration.
+    """
+    for place, field in enumerate(table.schema):
+        if field.type == pa.month_day_nano_interval():
+            table = table.set_column(place, field.name, _durations(table.column(place)))
     return cast("pl.DataFrame", pl.from_arrow(table))
+
+
+def _durations(intervals: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    """Turn months, days and nanoseconds, which Polars has no type for, into microseconds."""
+    whole = [
+        None
+        if each is None
+        else timedelta(
+            days=each.months * _MONTH_DAYS + each.days, microseconds=each.nanoseconds // 1000
+        )
+        for each in intervals.to_pylist()
+    ]
+    return pa.array(whole, pa.duration("us"))
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:

@@ -160,6 +160,9 @@ def read_footer(tail: bytes, *, key: str) -> Footer:
         tail: at least the last `footer_size` bytes of the file; the whole file is fine.
         key: the segment's key, for messages.
 
+    Returns:
+        What the footer says, the state decoded.
+
     Raises:
         FormatError: the footer is damaged or not ours.
         NewerFormatError: a newer runlake wrote it.

@@ -376,6 +376,9 @@ def join(states: Iterable[State]) -> State:
 
     Args:
         states: states of one writer's segments, in any order.
+
+    Returns:
+        What the writer has said in all of them.
     """
     book = FactBook()
     best: dict[tuple[str, str], dict[str, Any]] = {}

@@ -7,8 +7,10 @@ and so does recovery after a crash.
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from runlake import schema
 from runlake._lazy import lazy
@@ -17,10 +19,10 @@ from runlake.storage import segments
 from runlake.storage.layout import SegmentName, parse_segment, partition
 from runlake.storage.state import State, Summaries, fact_schema
 from runlake.writing import values
-from runlake.writing.writer import encode
+from runlake.writing.writer import encode, put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -54,42 +56,82 @@ class ColumnWriter:
         self._folder = folder
         self._lock = threading.Lock()
         self._rows = 0
+        self._retired = False
         self._slots: dict[tuple[str, str], int] = {}
         self._summaries = Summaries()
         self._waiting: list[tuple[SegmentName, bytes | None]] = []
         self.uploaded_rows = 0
 
     @property
+    def rows(self) -> int:
+        """Rows that were logged under this writer's id."""
+        return self._rows
+
+    @property
     def pending(self) -> int:
         """Rows that the store does not hold yet."""
         return self._rows - self.uploaded_rows
 
-    def add(self, run_id: str, points: pa.Table) -> None:
+    @property
+    def is_retired(self) -> bool:
+        """Whether columns go to another writer now."""
+        return self._retired
+
+    def add(self, run_id: str, points: pa.Table) -> bool:
         """Write points as finished segments; returns when they survive a crash of the process.
 
         Args:
             run_id: the run.
             points: what `points_of` returns.
 
+        Returns:
+            False if the writer is retired and took nothing.
+
         Raises:
-            OSError: the disk is full; segments already written stay.
+            OSError: the disk is full; nothing was taken, and the writer is retired.
         """
         with self._lock:
-            for start in range(0, points.num_rows, SEGMENT_ROWS):
-                self._add(run_id, points.slice(start, SEGMENT_ROWS))
+            if self._retired:
+                return False
+            first = self._rows
+            made: list[tuple[SegmentName, bytes | Path]] = []
+            try:
+                for start in range(0, points.num_rows, SEGMENT_ROWS):
+                    part = points.slice(start, SEGMENT_ROWS)
+                    made.append(self._make(run_id, part, first + start))
+                for name, content in made:
+                    # They appear together, or as good as: renaming needs no space.
+                    if not isinstance(content, bytes):
+                        content.replace(self._file(name))
+            except BaseException:
+                # The summaries hold what the rows do not.
+                self._retired = True
+                for _, content in made:
+                    if not isinstance(content, bytes):
+                        content.unlink(missing_ok=True)
+                raise
+            kept = [(name, data if isinstance(data, bytes) else None) for name, data in made]
+            self._waiting += kept
+            self._rows = first + points.num_rows
+        return True
 
-    def _add(self, run_id: str, points: pa.Table) -> None:
+    def _file(self, name: SegmentName) -> Path:
+        assert self._folder is not None
+        return self._folder / name.key.rpartition("/")[2]
+
+    def _make(
+        self, run_id: str, points: pa.Table, first: int
+    ) -> tuple[SegmentName, bytes | Path]:
+        """Encode one segment; without a folder it is kept in memory, else under a hidden name."""
         count = points.num_rows
-        coded = points["key"].combine_chunks().dictionary_encode()
-        if isinstance(coded, pa.ChunkedArray):
-            coded = coded.combine_chunks()
+        coded: Any = points["key"].combine_chunks().dictionary_encode()
         keys = coded.dictionary.to_pylist()
         slots = np.array(
             [self._slots.setdefault((run_id, key), len(self._slots)) for key in keys], np.int64
         )
-        times = points["time"].combine_chunks()
+        times: Any = points["time"].combine_chunks()
         numbers = points["value"].combine_chunks().to_numpy(zero_copy_only=False)
-        steps = points["step"].combine_chunks()
+        steps: Any = points["step"].combine_chunks()
         self._summaries.add(
             slots[coded.indices.to_numpy()], steps.to_numpy(), times.to_numpy(), numbers
         )
@@ -106,7 +148,7 @@ class ColumnWriter:
         table = pa.Table.from_arrays(columns, schema=segments.segment_schema())
         name = SegmentName(
             writer=self.writer_id,
-            last=self._rows + count - 1,
+            last=first + count - 1,
             count=count,
             merged=False,
             experiment_id=self.experiment_id,
@@ -115,30 +157,67 @@ class ColumnWriter:
         state = State(fact_schema().empty_table(), summaries)
         data = encode(name, self.experiment_name, table, state)
         if self._folder is None:
-            self._waiting.append((name, data))
-        else:
-            target = self._folder / name.key.rpartition("/")[2]
-            temporary = target.with_suffix(".tmp")
+            return name, data
+        temporary = self._file(name).with_suffix(".tmp")
+        try:
             temporary.write_bytes(data)
-            temporary.replace(target)
-            self._waiting.append((name, None))
-        self._rows += count
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        return name, temporary
+
+    def _read(self, name: SegmentName, kept: bytes | None) -> bytes:
+        return self._file(name).read_bytes() if kept is None else kept
 
     def upload(self, storage: Storage, *, seal: bool = False) -> None:  # noqa: ARG002 - all are sealed
         """Bring every waiting segment into the store, oldest first.
 
         Raises:
             StorageError: the store refused; what waits stays.
+            ConflictError: another process wrote other rows under this writer's id.
         """
         while self._waiting:
             name, kept = self._waiting[0]
-            file = None if self._folder is None else self._folder / name.key.rpartition("/")[2]
-            data = kept if file is None or kept is not None else file.read_bytes()
-            storage.append(name, data)
+            data = self._read(name, kept)
+            if not storage.append(name, data):
+                table, _ = segments.decode(data, key=name.key)
+                put(storage, name, data, table)
             self._waiting.pop(0)
             self.uploaded_rows = name.last + 1
-            if file is not None:
-                file.unlink(missing_ok=True)
+            if kept is None:
+                self._file(name).unlink(missing_ok=True)
+
+    def move_waiting(self, successor: Callable[[], ColumnWriter]) -> ColumnWriter:
+        """Write every waiting segment again under another writer's id.
+
+        Args:
+            successor: gives a writer that takes columns; asked again when one takes no more.
+
+        Returns:
+            The writer that took the last of them.
+
+        Raises:
+            OSError: the disk is full; the segments stay where they are.
+        """
+        self.retire()
+        target = successor()
+        while self._waiting:
+            name, kept = self._waiting[0]
+            rows, _ = segments.decode(self._read(name, kept), key=name.key)
+            points = pa.table(
+                {
+                    "key": rows["key"].cast(pa.string()),
+                    "step": rows["step"],
+                    "time": rows["timestamp"].cast(pa.int64()),
+                    "value": rows["num"],
+                }
+            )
+            while not target.add(str(rows["run_id"][0].as_py()), points):
+                target = successor()
+            self._waiting.pop(0)
+            if kept is None:
+                self._file(name).unlink(missing_ok=True)
+        return target
 
     def delete_superseded(self, storage: Storage, *, at_once: bool = False) -> None:
         """Nothing to do: a finished segment covers none before it."""
@@ -147,13 +226,21 @@ class ColumnWriter:
         """Nothing to do: segments are large."""
 
     def retire(self) -> None:
-        """Nothing to do: there is no tail."""
+        """Take no more columns."""
+        with self._lock:
+            self._retired = True
 
     def close(self) -> None:
         """Nothing to do: no file is open."""
 
     def sync(self) -> None:
-        """Nothing to do: the files are whole."""
+        """Bound what a power loss takes."""
+        for name, kept in list(self._waiting):
+            if kept is not None:
+                continue
+            # It may have been uploaded and deleted since.
+            with suppress(FileNotFoundError), self._file(name).open("rb") as file:
+                os.fsync(file.fileno())
 
     def beat(self) -> None:
         """Nothing to do: the run's own writer shows that the process lives."""
@@ -161,6 +248,7 @@ class ColumnWriter:
     def abandon_in_child(self) -> None:
         """Forget in a forked child what the parent uploads."""
         self._lock = threading.Lock()
+        self._retired = True
         self._waiting = []
 
 

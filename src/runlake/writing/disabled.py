@@ -54,8 +54,9 @@ class _Columns(ColumnWriter):
     def __init__(self) -> None:
         super().__init__("", "", "", None)
 
-    def add(self, run_id: str, points: pa.Table) -> None:
+    def add(self, run_id: str, points: pa.Table) -> bool:
         """Take the points and forget them."""
+        return True
 
 
 class DisabledDrain(Drain):

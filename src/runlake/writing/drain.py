@@ -434,7 +434,11 @@ class Drain:
     def _until_due_s(self) -> float:
         now = clock.monotonic_s()
         lanes = list(self._lanes)
-        waits = [lane.due_s - now for lane in lanes if lane.writer.pending or lane.ending]
+        waits = [
+            0.0 if lane.ending and not lane.failures else lane.due_s - now
+            for lane in lanes
+            if not lane.done and (lane.writer.pending or lane.ending)
+        ]
         waits.append(SYNC_S if lanes else self._settings.heartbeat_s)
         return max(0.0, min(waits))
 
@@ -452,14 +456,19 @@ class Drain:
         """Upload one writer's rows; an ill store makes it due again later."""
         lane.flush_wanted = False
         writer = lane.writer
+        # Asked once: a writer that ends while this uploads has rows that this does not see.
+        is_ending = lane.ending
         try:
             self.storage.ensure_lake()
-            writer.upload(self.storage, seal=lane.ending)
-            writer.delete_superseded(self.storage, at_once=lane.ending)
-            if lane.ending:
+            writer.upload(self.storage, seal=is_ending)
+            writer.delete_superseded(self.storage, at_once=is_ending)
+            if is_ending:
                 self._finish(lane)
         except ConflictError as error:
-            self._rekey(lane, error)
+            try:
+                self._rekey(lane, error)
+            except OSError as refused:
+                self._failed(lane, refused)
         except Exception as error:  # noqa: BLE001 - the thread must live: rows wait in the journal
             self._failed(lane, error)
         else:

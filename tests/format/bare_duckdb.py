@@ -1,0 +1,50 @@
+"""Reads a lake with DuckDB alone: runs the SQL of `docs/spec/v1.md` and prints its answers.
+
+    python bare_duckdb.py LAKE SPECIFICATION
+
+Nothing but the specification is used, and runlake is not imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import duckdb
+
+BLOCK = re.compile(r"<!-- sql: ([\w-]+) -->\n+```sql\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+STEPS = ("live", "rows", "metrics", "summaries", "params", "tags", "experiments", "status", "runs")
+ANSWERS = {
+    "metrics": "SELECT run_id, key, step, epoch_us(timestamp), value, writer FROM metrics",
+    "summaries": """
+        SELECT run_id, key, last, last_step, first, first_step, min, min_step, max, max_step,
+            count, nan_count, mean
+        FROM summaries
+    """,
+    "params": "SELECT run_id, key, value FROM params",
+    "tags": "SELECT run_id, key, value FROM tags",
+    "experiments": "SELECT experiment_id, name, lifecycle_stage FROM experiments",
+    "runs": """
+        SELECT run_id, experiment_id, run_name, status, is_stale, lifecycle_stage FROM runs
+    """,
+}
+
+
+def main(lake: Path, specification: Path) -> None:
+    """Print one JSON object: for each answer its rows."""
+    blocks = dict(BLOCK.findall(specification.read_text("utf-8")))
+    os.chdir(lake)
+    connection = duckdb.connect()
+    first = "newest" if list(lake.glob("manifests/*.json")) else "no-manifest"
+    for name in (first, *STEPS):
+        for statement in connection.extract_statements(blocks[name]):
+            connection.execute(statement)
+    found = {name: connection.execute(query).fetchall() for name, query in ANSWERS.items()}
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
