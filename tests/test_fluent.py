@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import runlake
-from runlake import fluent, schema
+from runlake import active, schema
 from runlake.errors import InvalidInputError, NotFoundError, StateError
 from runlake.query.entities import RunRecord
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def own_lake(tmp_path: Path) -> Iterator[str]:
     """A module state of its own for each test."""
-    fluent.forget()
+    active.forget()
     url = str(tmp_path / "lake")
     runlake.set_tracking_uri(url)
     yield url
-    fluent.forget()
+    active.forget()
 
 
 def test_a_script_logs_and_finds_what_it_logged() -> None:
@@ -113,7 +113,7 @@ def test_a_run_is_resumed_by_its_id_also_from_the_environment(
     assert runlake.get_run("b" * 32).data.metrics == {"loss": 0.5}
     monkeypatch.setenv("RUNLAKE_RUN_ID", "b" * 32)
     url = runlake.get_tracking_uri()
-    fluent.forget()
+    active.forget()
     runlake.set_tracking_uri(url)
     with runlake.start_run() as again:
         assert again.run_id == "b" * 32

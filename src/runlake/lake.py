@@ -26,9 +26,7 @@ from runlake.query.engine import Query
 from runlake.query.entities import find_experiment
 from runlake.questions import Questions
 from runlake.run import Run, RunPlan, new_run_id
-from runlake.storage.engine import Storage
-from runlake.storage.fs import open_filesystem
-from runlake.storage.nullfs import NullFilesystem
+from runlake.storage.engine import open_storage
 from runlake.writing import values
 from runlake.writing.disabled import DisabledDrain
 from runlake.writing.drain import Drain, drains_of
@@ -98,11 +96,11 @@ class Lake(Questions):
         read_only: bool = False,
     ) -> None:
         """Open a lake with settled settings; `runlake.open` settles them."""
-        super().__init__(_open_storage(resolved), resolved, read_only=read_only)
+        super().__init__(open_storage(resolved), resolved, read_only=read_only)
         self.origin = dict(origin or {})
         self._drain = (DisabledDrain if resolved.is_disabled else Drain)(self._storage, resolved)
         hasty = dataclasses.replace(resolved, request_timeout_s=resolved.name_timeout_s)
-        self._naming = _open_storage(hasty)
+        self._naming = open_storage(hasty)
         self._experiments = Experiments(
             self._naming, self._drain, self._find_experiment, resolved.close_timeout_s
         )
@@ -166,9 +164,9 @@ class Lake(Questions):
             raise InvalidInputError(message)
         if run_name is not None:
             values.text("run", "name", run_name)
-        for what in (run_id, parent_run_id):
-            if what is not None:
-                _check_run_id(what)
+        for given in (run_id, parent_run_id):
+            if given is not None:
+                values.run_id(given)
         experiment_id, name = self._place(experiment, experiment_id, run_id)
         plan = RunPlan(
             run_id=run_id or new_run_id(),
@@ -401,20 +399,3 @@ class Lake(Questions):
         changed = written != self._rows_seen
         self._rows_seen = written
         return changed
-
-
-def _open_storage(resolved: Settings) -> Storage:
-    if resolved.is_disabled:
-        return Storage(NullFilesystem(resolved.url), resolved)
-    options = dict(resolved.storage_options)
-    filesystem = open_filesystem(resolved.url, storage_options=options, settings=resolved)
-    return Storage(filesystem, resolved)
-
-
-def _check_run_id(run_id: str) -> None:
-    if not values.RUN_ID.fullmatch(str(run_id)):
-        message = (
-            "a run id is up to 64 letters, digits, '_' and '-' (MLflow's are 32 hex digits), got "
-            f"{run_id!r}."
-        )
-        raise InvalidInputError(message)

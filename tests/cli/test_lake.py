@@ -87,10 +87,8 @@ def test_verify_of_a_damaged_segment_names_it_and_fails(
     ask: Callable[..., Result], filled: Filled
 ) -> None:
     segment = segments_of(filled.url)[-1]
-    data = bytearray(segment.read_bytes())
-    data[len(data) // 3] ^= 0xFF
     segment.chmod(0o644)
-    segment.write_bytes(data)
+    segment.write_bytes(segment.read_bytes()[:-100])
     result = ask("verify", "--lake", filled.url)
     assert result.exit_code == 1
     assert "faults    1\n" in result.stdout

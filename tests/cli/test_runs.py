@@ -104,7 +104,7 @@ def test_ls_without_runs_says_so_and_prints_no_data(
 def test_ls_of_an_open_run_that_fell_silent_shows_it_as_stale(
     ask: Callable[..., Result], filled: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RUNLAKE_STALE_S", "0.000001")
+    monkeypatch.setenv("RUNLAKE_STALE_S", "-1")  # every age is more
     with runlake.open(filled.url) as lake:
         run = lake.start_run("silent")
         run.flush()

@@ -19,8 +19,7 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import numpy  # noqa: ICN001, F401 - loaded before the processes fork
-import pyarrow.parquet  # noqa: F401 - as above
+import numpy as np
 
 from runlake.lake import open_lake
 from runlake.writing import drain, writer
@@ -37,6 +36,9 @@ _SLOT: Final = struct.Struct("<q")
 _SLOTS: Final = 64
 _PARAMS_SLOT: Final = 32
 _RUNS_SLOT: Final = 40
+_DONE_SLOT: Final = 48
+# The share of lives that are ended without waiting for the first step.
+EARLY: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Order:
         seed: of the instants.
         threads: that log in each process.
         at_once: processes that live at the same time.
-        shortest_s: of a life.
-        longest_s: of a life.
+        shortest_s: of a life, from its first step on.
+        longest_s: of a life, from its first step on.
     """
 
     url: str
@@ -60,8 +62,8 @@ class Order:
     seed: int
     threads: int = 1
     at_once: int = 4
-    shortest_s: float = 0.03
-    longest_s: float = 0.3
+    shortest_s: float = 0.0
+    longest_s: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _columns(order: Order, life: Life, board: Board) -> None:
     run = lake.start_run(run_id=life.run_id, experiment=EXPERIMENT)
     size = 500
     for number in range(1 << 30):
-        steps = numpy.arange(number * size, (number + 1) * size)
+        steps = np.arange(number * size, (number + 1) * size)
         run.log_history({"step": steps, "loss/0": steps.astype(float)})
         board[0] = (number + 1) * size
 
@@ -183,6 +185,7 @@ def _start(order: Order, life: Life, board: Board) -> int:
         DEEDS[order.deed](order, life, board)
         status = 0
     finally:
+        board[_DONE_SLOT] = 1
         os._exit(status)
 
 
@@ -192,6 +195,9 @@ def _live_and_die(order: Order, chance: random.Random) -> Life:
     # The prefix of many runs' ids leaves room for their numbers.
     life = Life(uuid.UUID(int=chance.getrandbits(128)).hex[:28])
     pid = _start(order, life, board)
+    if chance.random() > EARLY:
+        while not (board[0] or board[_PARAMS_SLOT] or board[_DONE_SLOT]):
+            time.sleep(0.002)
     time.sleep(chance.uniform(order.shortest_s, order.longest_s))
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
@@ -207,6 +213,9 @@ def _live_and_die(order: Order, chance: random.Random) -> Life:
 
 def main(order: Order) -> None:
     """Start and kill until the number is reached."""
+    # Loads what writing needs, and makes the experiment.
+    with open_lake(order.url) as lake:
+        lake.start_run(experiment=EXPERIMENT).finish()
     lock = threading.Lock()
     left = order.kills
 

@@ -237,7 +237,7 @@ def _deleted_restored_and_odd_runs(storage: Storage) -> None:
     author.say(odd, schema.RUN, schema.RUN_PARENT, text=run_id(1))
     author.say(odd, "gizmo", "lever", num=7.0, text="a kind from the future")
     for number, size in enumerate((3, 5)):
-        about = json.dumps({"sha256": f"{number:064x}", "type": "text/plain"})
+        about = json.dumps({"sha256": f"{number:064x}", "media_type": "text/plain"})
         author.say(odd, schema.ARTIFACT, "notes/a.txt", num=float(size), text=about)
     author.say(odd, schema.NOTE, "traceback", text="ValueError: no\n")
     author.status(odd, schema.FAILED)

@@ -14,7 +14,9 @@ from runlake import ids, schema
 from runlake.errors import FormatError, NotFoundError, StateError
 from runlake.storage import layout, names, verify
 from runlake.storage.cache import open_cache
+from runlake.storage.fs import open_filesystem
 from runlake.storage.manifest import check_format
+from runlake.storage.nullfs import NullFilesystem
 from runlake.storage.reader import Reader
 from runlake.storage.snapshot import SnapshotExpiredError, Snapshots
 
@@ -263,3 +265,17 @@ class Storage:
         shown = ", ".join(map(repr, others[:_FILES_SHOWN]))
         rest = len(others) - _FILES_SHOWN
         return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Return the storage of the lake that settings name; no request is made.
+
+    Raises:
+        InvalidInputError: the scheme is unknown, or the address is a server's.
+        MissingDependencyError: the filesystem's package is not installed.
+    """
+    if settings.is_disabled:
+        return Storage(NullFilesystem(settings.url), settings)
+    options = dict(settings.storage_options)
+    fs = open_filesystem(settings.url, storage_options=options, settings=settings)
+    return Storage(fs, settings)

@@ -20,7 +20,7 @@ from typing import Any, Final
 from runlake import schema
 from runlake.errors import InvalidInputError
 
-RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _INT64: Final = range(-(2**63), 2**63)
 _PLAIN: Final = (bool, int, float, Decimal, Fraction)
 
@@ -81,6 +81,21 @@ def name(what: str, text: object) -> str:
         message = f"the key of a {what} holds characters that cannot be printed: {text!r}."
         raise InvalidInputError(message)
     return text
+
+
+def run_id(given: object) -> str:
+    """Return the id of a run after checking it.
+
+    Raises:
+        InvalidInputError: it is no text of 1 to 64 letters, digits, `_` and `-`.
+    """
+    if isinstance(given, str) and _RUN_ID.fullmatch(given):
+        return given
+    message = (
+        "a run id is up to 64 letters, digits, '_' and '-' (MLflow's are 32 hex digits), got "
+        f"{given!r}."
+    )
+    raise InvalidInputError(message)
 
 
 def text(what: str, key: str, value: object) -> str:

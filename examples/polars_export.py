@@ -1,0 +1,39 @@
+"""Take runs and points out of the lake: Polars, lazily; and plain Parquet for everybody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+import runlake
+
+
+def main() -> None:
+    with runlake.open("lake") as lake:
+        for depth in (2, 4, 8):
+            with lake.start_run(f"depth-{depth}", experiment="trees") as run:
+                run.log_params({"depth": depth})
+                for step in range(1000):
+                    run.log({"loss": 1 / (1 + step * depth), "lr": 0.1}, step=step)
+
+        # One row a run, ready for a table or a plot.
+        runs = lake.search_runs("params.depth > 2")
+        print(runs.select("run_name", "params.depth", "metrics.loss"))
+
+        # Every point, lazily: only the columns and rows that the plan needs are read.
+        late = (
+            lake.scan("metrics")
+            .filter(pl.col("key") == "loss", pl.col("step") >= 990)
+            .group_by("run_id")
+            .agg(pl.col("value").mean().alias("late_loss"))
+        )
+        print(late.collect().join(runs.select("run_id", "run_name"), on="run_id"))
+
+        points = lake.sql("SELECT run_name, step, value FROM metrics JOIN runs USING (run_id)")
+    points.write_parquet("points.parquet")
+    print(f"points.parquet holds {points.height} rows, {Path('points.parquet').stat().st_size} B")
+
+
+if __name__ == "__main__":
+    main()
