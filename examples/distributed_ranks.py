@@ -30,12 +30,12 @@ def train() -> None:
 def main() -> None:
     job = {"JOB_RUN_ID": uuid.uuid4().hex, "WORLD_SIZE": str(RANKS)}
     ranks = [
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 - this very script
             [sys.executable, __file__, "rank"], env=os.environ | job | {"RANK": str(rank)}
         )
         for rank in range(RANKS)
     ]
-    assert [rank.wait() for rank in ranks] == [0] * RANKS
+    print("ranks ended with", [rank.wait() for rank in ranks])
 
     with runlake.open("lake", read_only=True) as lake:
         print(lake.sql("SELECT run_name, status, params['world_size'] AS ranks FROM runs"))

@@ -38,11 +38,8 @@ def main() -> None:
             FROM metrics
         """)
         print(counts)
-        assert counts["points"].item() == WRITERS * RUNS_EACH * STEPS
-        print(
-            "every point is there, and the lake is",
-            "sound" if lake.maintain.verify().is_sound else "not sound",
-        )
+        lost = WRITERS * RUNS_EACH * STEPS - counts["points"].item()
+        print(f"{lost} points are lost; the lake is sound: {lake.maintain.verify().is_sound}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import polars as pl
 
 import runlake
 
+LATE = 990
+
 
 def main() -> None:
     with runlake.open("lake") as lake:
@@ -24,7 +26,7 @@ def main() -> None:
         # Every point, lazily: only the columns and rows that the plan needs are read.
         late = (
             lake.scan("metrics")
-            .filter(pl.col("key") == "loss", pl.col("step") >= 990)
+            .filter(pl.col("key") == "loss", pl.col("step") >= LATE)
             .group_by("run_id")
             .agg(pl.col("value").mean().alias("late_loss"))
         )

@@ -24,7 +24,7 @@ def main() -> None:
         model = SGDClassifier(loss="log_loss", alpha=alpha, random_state=0)
         with lake.start_run(f"alpha-{alpha:g}", experiment="digits") as run:
             run.log_params(model.get_params())
-            for epoch in range(EPOCHS):
+            for _ in range(EPOCHS):
                 model.partial_fit(train_x, train_y, classes=range(10))
                 guessed = model.predict_proba(val_x)
                 run.log(
@@ -43,7 +43,7 @@ def main() -> None:
     board = lake.leaderboard("val/accuracy")
     print(board.select("rank", "run_name", "value", "step"))
     fetched = lake.artifacts.download(board["run_id"][0], "model.pkl", target="best")
-    best = pickle.loads(fetched.read_bytes())  # our own file, a moment old
+    best = pickle.loads(fetched.read_bytes())  # noqa: S301 - our own file
     print("the best, loaded again:", best.score(val_x, val_y))
     lake.close()
 

@@ -35,15 +35,20 @@ WORST_JUMP = """
 """
 
 
+def train(lake: runlake.Lake, *, lr: float, seed: int) -> None:
+    """Log a noisy decay."""
+    with lake.start_run(f"lr-{lr}-{seed}", experiment="decay") as run:
+        run.log_params({"lr": lr, "seed": seed})
+        for epoch in range(100):
+            noise = 0.05 * math.sin(7 * epoch + seed)
+            run.log({"loss": math.exp(-lr * epoch) + noise}, step=epoch)
+
+
 def main() -> None:
     with runlake.open("lake") as lake:
         for lr in (0.01, 0.03, 0.1):
             for seed in range(3):
-                with lake.start_run(f"lr-{lr}-{seed}", experiment="decay") as run:
-                    run.log_params({"lr": lr, "seed": seed})
-                    for epoch in range(100):
-                        noise = 0.05 * math.sin(7 * epoch + seed)
-                        run.log({"loss": math.exp(-lr * epoch) + noise}, step=epoch)
+                train(lake, lr=lr, seed=seed)
         print(lake.sql(EPOCHS_TO_HALVE))
         print(lake.sql(WORST_JUMP))
         print(lake.sql("SELECT run_name FROM runs WHERE params['lr'] = ? LIMIT 1", [0.1]))

@@ -157,6 +157,8 @@ def test_search_runs_looks_in_the_current_experiment_unless_told() -> None:
     assert frame["run_id"].tolist() == [second.run_id]
     with pytest.raises(InvalidInputError, match="polars"):
         runlake.search_runs(output_format="spark")
+    with pytest.raises(InvalidInputError, match="filter_string"):
+        runlake.search_runs("metrics.loss < 2")  # type: ignore[arg-type]
 
 
 def records(**arguments: object) -> list[RunRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from runlake.errors import (
 )
 from runlake.lake import Lake, open_lake
 from runlake.storage import layout
+from runlake.storage.manifest import Manifest, encode
 from runlake.storage.fs import open_filesystem
 from runlake.settings import Settings
 
@@ -120,6 +122,42 @@ def test_a_resumed_run_goes_on_where_it_began(lake: Lake, lake_url: Place) -> No
     assert record.data.metrics == {"loss": 0.5}
     assert other.sql("SELECT count FROM metric_summary")["count"].to_list() == [2]
     other.close()
+
+
+def test_a_run_whose_writer_was_replaced_ends_as_the_new_writer_says(lake: Lake) -> None:
+    run = lake.start_run()
+    run.log_metric("loss", 1.0, step=0)
+    lake.close()
+    assert lake.get_run(run.run_id).info.status == schema.RUNNING
+    run.log_metric("loss", 0.5, step=1)
+    run.finish()
+    info = lake.get_run(run.run_id).info
+    assert (info.status, info.is_stale) == (schema.FINISHED, False)
+
+
+def test_a_purged_run_shows_in_no_view_though_its_rows_still_lie_there(
+    lake: Lake, lake_url: Place
+) -> None:
+    with lake.start_run() as gone, lake.start_run() as kept:
+        gone.log_metric("loss", 1.0)
+        kept.log_metric("loss", 0.5)
+    lake.close()
+    fs = open_filesystem(
+        lake_url.url, storage_options=lake_url.storage_options, settings=Settings()
+    )
+    manifest = Manifest(
+        lake=json.loads(fs.get(layout.LAKE_FILE))["lake"],
+        number=1,
+        nonce="0" * 16,
+        commit_us=1,
+        purged=frozenset({gone.run_id}),
+    )
+    assert fs.put_absent(layout.manifest(1), encode(manifest))
+    reader = reopened(lake_url)
+    for view in ("runs", "metric_summary", "metrics", "events"):
+        query = f"SELECT DISTINCT run_id FROM {view} WHERE run_id <> ''"
+        assert reader.sql(query)["run_id"].to_list() == [kept.run_id]
+    assert reader.scan("metrics").collect()["run_id"].to_list() == [kept.run_id]
 
 
 def test_a_deleted_run_is_hidden_until_it_is_restored(lake: Lake) -> None:

@@ -258,6 +258,12 @@ def search_runs(
     """
     if output_format not in {"polars", "pandas", "list"}:
         raise InvalidInputError(f"output_format is polars, pandas or list, not {output_format!r}.")
+    for name, given in (("experiment_ids", experiment_ids), ("experiment_names", experiment_names)):
+        if isinstance(given, str):
+            raise InvalidInputError(
+                f"{name} is a text; write a list: [{given!r}]. A filter has a name of its own: "
+                "search_runs(filter_string=...)."
+            )
     lake = current_lake()
     if not (experiment_ids or experiment_names or search_all_experiments):
         experiment_ids = [active.current.experiment_id or _environment_experiment(lake)]

@@ -286,6 +286,7 @@ class Questions:
 
     def _forget(self) -> None:
         """Free the memory of the last snapshot."""
+        self._check_fork()
         with self._snapshot_lock:
             if self._query is not None:
                 self._query.close()

@@ -15,6 +15,7 @@ import traceback
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from runlake import clock, ids, run_names, schema
@@ -576,16 +577,13 @@ class Run:
         self, journal: Journal, known: dict[str, int], points: list[tuple[str, float]]
     ) -> list[int]:
         """Return the points' key ids in one journal; empty if it is retired."""
-        found = []
-        for key, _ in points:
-            key_id = known.get(key)
-            if key_id is None:
-                key_id = journal.key_id(self.run_id, key)
-                if key_id < 0:
-                    return []
-                known[key] = key_id
-            found.append(key_id)
-        return found
+        new = [key for key, _ in points if key not in known]
+        if new:
+            found = journal.key_ids(self.run_id, new)
+            if not found:
+                return []
+            known.update(zip(new, found, strict=True))
+        return [known[key] for key, _ in points]
 
     def _refuse(self, journal: Journal, count: int) -> None:
         """Give up points because the journal is at its limit; the drain thread warns of them."""
@@ -665,6 +663,7 @@ def _point(metric: Any) -> tuple[str, float, int, int]:  # noqa: ANN401 - MLflow
     return name, values.number(name, value), values.step(step), moment
 
 
+@lru_cache(maxsize=1)
 def _user() -> str:
     try:
         return _printable(getpass.getuser())

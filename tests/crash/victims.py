@@ -6,12 +6,12 @@ the libraries once and forks, so that a life costs what it does and not what it 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
 import random
 import signal
-import struct
 import sys
 import threading
 import time
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from runlake.run import Run
 
 EXPERIMENT: Final = "crash"
-PARAM_EVERY: Final = 50
-_SLOT: Final = struct.Struct("<q")
+SWEEP_STEPS: Final = 12
+COLUMN_ROWS: Final = 500
 _SLOTS: Final = 64
 _PARAMS_SLOT: Final = 32
 _RUNS_SLOT: Final = 40
@@ -84,17 +84,16 @@ class Life:
 
 
 class Board:
-    """Numbers in shared memory that outlive the process which writes them."""
+    """Numbers in shared memory that outlive the process which writes them; never torn."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _SLOTS * _SLOT.size)
+        self._numbers = (ctypes.c_int64 * _SLOTS).from_buffer(mmap.mmap(-1, _SLOTS * 8))
 
     def __getitem__(self, slot: int) -> int:
-        number: int = _SLOT.unpack_from(self._memory, slot * _SLOT.size)[0]
-        return number
+        return self._numbers[slot]
 
     def __setitem__(self, slot: int, number: int) -> None:
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, number)
+        self._numbers[slot] = number
 
 
 def _hurry() -> None:
@@ -141,10 +140,10 @@ def _sweep(order: Order, life: Life, board: Board) -> None:
     for number in range(1 << 30):
         board[0] = 0
         run = lake.start_run(run_id=f"{life.run_id}{number:04d}", experiment=EXPERIMENT)
-        for step in range(PARAM_EVERY):
+        for step in range(SWEEP_STEPS):
             run.log({"loss": float(step)}, step=step)
             board[0] = step + 1
-            if step % 10 == 0:
+            if step % 5 == 0:
                 lake.flush()
         run.finish()
         board[_RUNS_SLOT] = number + 1
@@ -155,7 +154,7 @@ def _columns(order: Order, life: Life, board: Board) -> None:
     """Log whole columns at once."""
     lake = open_lake(order.url)
     run = lake.start_run(run_id=life.run_id, experiment=EXPERIMENT)
-    size = 500
+    size = COLUMN_ROWS
     for number in range(1 << 30):
         steps = np.arange(number * size, (number + 1) * size)
         run.log_history({"step": steps, "loss/0": steps.astype(float)})

@@ -20,9 +20,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-SEGMENT = re.compile(
-    r"log/experiment_id=([^/]+)/([0-9A-Z]{26})\.(\d{15})-(\d{12})(\.z)?\.parquet"
-)
+SEGMENT = re.compile(r"log/experiment_id=([^/]+)/([0-9A-Z]{26})\.(\d{15})-(\d{12})(\.z)?\.parquet")
 STALE_S = 900.0
 OPEN = ("RUNNING", "SCHEDULED")
 
@@ -72,7 +70,7 @@ def find(lake: Path) -> tuple[list[Live], set[str]]:
 
 def cover(segments: list[Segment], watermark: int) -> list[Live]:
     """From the watermark on, take the segment that holds the next row and reaches farthest."""
-    taken = []
+    taken: list[Live] = []
     following = watermark + 1
     while True:
         holding = [one for one in segments if one.first <= following <= one.last]
@@ -207,7 +205,10 @@ def fold_run(run_id: str, facts: list[Row], closed: set[str], fresh: set[str]) -
         name = attributes["name",][-1]["str"]
     flags = kinds.get(("delete",), []) + kinds.get(("restore",), [])
     is_deleted = bool(flags) and max(flags, key=order)["kind"] == "delete"
-    status, is_stale = fold_status(kinds["status",], closed, fresh)
+    if ("status",) in kinds:
+        status, is_stale = fold_status(kinds["status",], closed, fresh)
+    else:
+        status, is_stale = "RUNNING", fresh.isdisjoint(fact["writer"] for fact in facts)
     return [run_id, min(facts, key=order)["experiment_id"], name, status, is_stale, is_deleted]
 
 
@@ -232,8 +233,9 @@ def main(lake: Path) -> None:
         named = segment.writer, header["experiment_name"]
         names[segment.experiment_id] = max(names.get(segment.experiment_id, named), named)
     rows = points(live).filter(~pl.col("run_id").cast(pl.String).is_in(list(purged)))
-    reserved = rows.filter(pl.col("experiment_id") == "_lake").rename({"time": "clock"})
-    experiments = fold_experiments(reserved.to_dicts(), names)
+    of_experiments = pl.col("kind").cast(pl.String).str.starts_with("experiment_")
+    reserved = rows.filter(pl.col("experiment_id") == "_lake", of_experiments)
+    experiments = fold_experiments(reserved.rename({"time": "clock"}).to_dicts(), names)
     stages = {experiment_id: stage for experiment_id, _, stage in experiments}
     closed = {fact["writer"] for fact in facts if fact["kind"] == "close"}
     fresh = {writer for writer, moment in written.items() if time.time() - moment < STALE_S}

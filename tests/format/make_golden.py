@@ -64,6 +64,7 @@ class Fixed:
     """The clock and the ids of the golden lake."""
 
     def __init__(self) -> None:
+        """Begin at the start."""
         self.time_us = START_US
         self.nonces = 0
 
@@ -82,12 +83,19 @@ class Author:
     """One writer, row by row."""
 
     def __init__(self, storage: Storage, number: int, experiment_id: str, name: str) -> None:
+        """Begin without rows."""
         self.storage = storage
         journal = Journal(None, HybridClock(), mapped=False, limit_bytes=1 << 30)
         self.writer = Writer(writer_id(number), experiment_id, name, journal)
 
     def say(
-        self, run: str, kind: str, key: str = "", *, num: float | None = None, text: str | None = None
+        self,
+        run: str,
+        kind: str,
+        key: str = "",
+        *,
+        num: float | None = None,
+        text: str | None = None,
     ) -> None:
         """Append one event."""
         assert self.writer.journal.events([(run, kind, key, num, text)])

@@ -62,12 +62,12 @@ def run_blocks(connection: duckdb.DuckDBPyConnection, blocks: Iterable[str]) -> 
 
 def shown(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     """Return a query's result as the document prints it."""
-    found = connection.sql(f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query.rstrip().rstrip(';')})")
+    found = connection.sql(
+        f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query.rstrip().rstrip(';')})"
+    )
     cells = [
         list(found.columns),
         *(["null" if value is None else value for value in row] for row in found.fetchall()),
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        " | ".join(map(str.ljust, row, widths)).rstrip() for row in cells
-    )
+    return "\n".join(" | ".join(map(str.ljust, row, widths)).rstrip() for row in cells)

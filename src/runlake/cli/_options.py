@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from runlake.lake import open_lake
+from runlake._lazy import lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runlake import lake as lakes
     from runlake.lake import Lake
+else:
+    lakes = lazy("runlake.lake")
 
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
@@ -36,7 +39,7 @@ class Options:
             NotFoundError: there is no lake, and it is for reading.
             StorageError: the store cannot be read.
         """
-        return open_lake(self.url, read_only=read_only)
+        return lakes.open_lake(self.url, read_only=read_only)
 
 
 def lake_option(function: _Function) -> _Function:

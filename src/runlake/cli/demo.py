@@ -6,11 +6,9 @@ measured while the models train: the demo is an ordinary use of the package.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shlex
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,20 +19,25 @@ from runlake._lazy import lazy, need
 from runlake.cli import _output
 from runlake.cli._options import Options, shared_options
 from runlake.cli._output import Column
-from runlake.lake import open_lake
-from runlake.query.leaderboard import leaderboard_sql
 from runlake.query.statements import POINTS_OF_METRICS
 
 if TYPE_CHECKING:
+    import multiprocessing
     from collections.abc import Iterator, Mapping
-    from concurrent.futures import Future
+    from concurrent import futures
 
     import rich.console as rich_console
     import rich.progress as rich_progress
 
+    from runlake import lake as lakes
     from runlake.lake import Lake
+    from runlake.query import leaderboard
     from runlake.run import Run
 else:
+    futures = lazy("concurrent.futures")
+    lakes = lazy("runlake.lake")
+    leaderboard = lazy("runlake.query.leaderboard")
+    multiprocessing = lazy("multiprocessing")
     rich_console = lazy("rich.console")
     rich_progress = lazy("rich.progress")
 
@@ -129,7 +132,7 @@ def train(url: str, *, plan: Training, seed: int) -> Trained:
     parts = split(digits[0] / 16, digits[1], test_size=0.25, random_state=0, stratify=digits[1])
     settings = dict(plan.settings) | ({"warm_start": True} if plan.trees else {})
     model = kind(random_state=seed, **settings)
-    with open_lake(url) as lake, lake.start_run(plan.name, experiment=EXPERIMENT) as run:
+    with lakes.open_lake(url) as lake, lake.start_run(plan.name, experiment=EXPERIMENT) as run:
         run.log_params({"model": {"family": name, **plan.settings}, "seed": seed})
         run.set_tags({"data": "sklearn digits", "made by": "runlake demo"})
         accuracy = _fit(run, model, plan=plan, parts=parts)
@@ -192,12 +195,14 @@ def _train_all(url: str) -> Iterator[Trained]:
     """Train every model, a few at a time, each as its own writer; in the order of their ends."""
     seed = int(ids.jitter() * _SEEDS)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(_PROCESSES, mp_context=spawn, initializer=_use_one_thread) as pool:
-        jobs: list[Future[Trained]] = [
+    with futures.ProcessPoolExecutor(
+        _PROCESSES, mp_context=spawn, initializer=_use_one_thread
+    ) as pool:
+        jobs: list[futures.Future[Trained]] = [
             pool.submit(train, url, plan=plan, seed=seed) for plan in TRAININGS
         ]
         try:
-            for job in as_completed(jobs):
+            for job in futures.as_completed(jobs):
                 yield job.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -218,7 +223,7 @@ def _progress(trained: Iterator[Trained]) -> Iterator[Trained]:
 
 def _finish(options: Options, lake: Lake, *, experiment_id: str, seconds: float) -> None:
     """Show the leaderboard, how it is asked for, and what to try next."""
-    statement = leaderboard_sql(METRIC, top=_TOP, experiment_ids=[experiment_id])
+    statement = leaderboard.leaderboard_sql(METRIC, top=_TOP, experiment_ids=[experiment_id])
     board = lake.leaderboard(METRIC, top=_TOP, experiment_names=[EXPERIMENT])
     found = {
         "lake": lake.url,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from runlake._lazy import lazy
 from runlake._version import __version__
 from runlake.cli import _output
 from runlake.cli._options import Options, shared_options
@@ -19,8 +19,12 @@ from runlake.settings import cache_root
 from runlake.writing import places
 
 if TYPE_CHECKING:
+    from importlib import metadata
+
     from runlake.lake import Lake
     from runlake.storage.verify import Report
+else:
+    metadata = lazy("importlib.metadata")
 
 _LIBRARIES: Final = ("duckdb", "polars", "pyarrow", "fsspec", "s3fs", "gcsfs", "adlfs")
 _FAULTS: Final = 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import schema
@@ -88,6 +90,7 @@ class Database:
             self._root.execute(f"SET allowed_paths = [{paths}]; SET enable_external_access = false")
         for source in _SOURCES:
             self._root.register(f"source_{source}", getattr(tables, source))
+        _databases.add(self)
 
     def make(self, names: Iterable[str]) -> None:
         """Make views and tables, and before each what it needs.
@@ -178,6 +181,13 @@ class Database:
         """Free the memory."""
         self._root.close()
 
+    def abandon_in_child(self) -> None:
+        """Keep the connection for ever in a forked child, also when the interpreter ends.
+
+        To destroy it there is to wait for threads that only the parent has.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._root))
+
     def _build(self, name: str) -> None:
         if name in _PARTS:
             source, kinds, by = _PARTS[name]
@@ -188,7 +198,7 @@ class Database:
             self._root.register(f"once_{source}", once)
             self._root.register(f"again_{source}", again)
             return
-        statement = build_sql(name, self.points)
+        statement = build_sql(name, self.points, purged=self.tables.purged)
         values = {
             "root": self.tables.root_url,
             "fresh_us": self.tables.now_us - int(self.tables.stale_s * 1e6),
@@ -241,3 +251,15 @@ def _point_table(points: Sequence[PointFile]) -> pa.Table:
             "skip_rows": pa.array([point.skip_rows for point in points], pa.int64()),
         }
     )
+
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for database in list(_databases):
+        database.abandon_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -83,7 +83,9 @@ def scan(query: Query, name: str) -> pl.LazyFrame:
     if name != "metrics" or not query.point_files():
         return to_polars(query.sql(f"FROM {name}")).lazy()
     parts = [_scan_alike(list(files)) for _, files in groupby(query.point_files(), key=_alike)]
-    return pl.concat(parts)
+    rows = pl.concat(parts)
+    purged = query.tables.purged
+    return rows.filter(~pl.col("run_id").is_in(purged)) if purged else rows
 
 
 def _scan_alike(files: list[PointFile]) -> pl.LazyFrame:

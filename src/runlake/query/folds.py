@@ -122,7 +122,12 @@ WITH facts AS (
     FROM source_facts
     WHERE run_id <> '' AND experiment_id <> '{schema.RESERVED_PARTITION}'
 ), fresh AS (
-    SELECT writer, bool_or(object_time_us >= $fresh_us) AS is_fresh
+    SELECT
+        writer,
+        bool_or(object_time_us >= $fresh_us) AS is_fresh,
+        is_fresh AND writer NOT IN (
+            SELECT writer FROM source_facts WHERE kind = '{schema.CLOSE}'
+        ) AS is_open
     FROM source_writers
     GROUP BY writer
 ), parts AS (
@@ -146,8 +151,9 @@ WITH facts AS (
 ), statuses AS (
     SELECT
         run_id,
-        bool_or(is_fresh AND word.status = '{schema.RUNNING}') AS is_running,
-        bool_or(is_fresh AND word.status = '{schema.SCHEDULED}') AS is_scheduled,
+        bool_or(is_open AND word.status = '{schema.RUNNING}') AS is_running,
+        bool_or(is_open AND word.status = '{schema.SCHEDULED}') AS is_scheduled,
+        bool_or(is_fresh AND word.status IN ('{schema.RUNNING}', '{schema.SCHEDULED}')) AS is_heard,
         max(struct_pack(
             clock := word.clock, writer, seq := word.seq, status := word.status, time := word.time
         )) AS latest
@@ -195,7 +201,7 @@ WITH facts AS (
         END AS status,
         CASE
             WHEN latest IS NULL THEN NOT homes.is_fresh
-            ELSE NOT (coalesce(is_running, false) OR coalesce(is_scheduled, false))
+            ELSE NOT coalesce(is_heard, false)
         END AS is_quiet,
         coalesce(CAST(start AS BIGINT), homes.clock) AS start_us,
         coalesce(CAST(latest.time AS BIGINT), latest.clock) AS end_us,

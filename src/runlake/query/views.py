@@ -13,7 +13,7 @@ from runlake import schema
 from runlake.query.folds import FOLDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from runlake.storage.tables import PointFile
 
@@ -187,19 +187,20 @@ FROM (
 _ROWS: Final = {"metrics": _METRICS, "events": _EVENTS, "artifacts": _ARTIFACTS}
 
 
-def build_sql(name: str, points: Sequence[PointFile]) -> str:
+def build_sql(name: str, points: Sequence[PointFile], *, purged: Collection[str]) -> str:
     """Return the statement that makes one view or table; what it needs must be there.
 
     Args:
         name: a key of `NEEDS`.
         points: the files that row-level views read.
+        purged: runs that must not show.
     """
     if name in _ROWS:
-        return _ROWS[name].format(rows=rows_sql(points))
+        return _ROWS[name].format(rows=rows_sql(points, purged))
     return FOLDS[name]
 
 
-def rows_sql(points: Sequence[PointFile]) -> str:
+def rows_sql(points: Sequence[PointFile], purged: Collection[str]) -> str:
     """Return the query over all rows of the files: segment columns, writer, partition, seq.
 
     The files' places in the list are their `file_index` in the table `point_files`.
@@ -210,11 +211,12 @@ def rows_sql(points: Sequence[PointFile]) -> str:
         return f"SELECT {columns}, {empty} WHERE false"
     files = ", ".join(text_literal(point.path) for point in points)
     columns = ", ".join(f'"{name}"' for name, _ in schema.SEGMENT_COLUMNS)
+    hidden = f" AND r.run_id NOT IN ({', '.join(map(text_literal, purged))})" if purged else ""
     return f"""
 SELECT {columns}, f.writer, f.experiment_id, f.first + r.file_row_number AS seq
 FROM read_parquet([{files}], hive_partitioning = false, union_by_name = false) AS r
 JOIN inside.point_files AS f ON f.file_index = r.file_index
-WHERE r.file_row_number >= f.skip_rows
+WHERE r.file_row_number >= f.skip_rows{hidden}
 """
 
 

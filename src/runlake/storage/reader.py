@@ -221,6 +221,7 @@ class Reader:
             stale_s=self._stale_s,
             root_url=self._fs.url,
             problems=tuple(problems),
+            purged=tuple(sorted(purged)),
         )
 
     def _forget(self, snapshot: Snapshot) -> None:

@@ -67,6 +67,7 @@ class SnapshotTables:
         stale_s: seconds without an object after which an open run is stale.
         root_url: the lake, without credentials and without a slash at its end.
         problems: what could not be read and is left out.
+        purged: runs whose rows may still lie in files and must not show.
     """
 
     facts: pa.Table
@@ -78,6 +79,7 @@ class SnapshotTables:
     stale_s: float
     root_url: str
     problems: tuple[Problem, ...] = ()
+    purged: tuple[str, ...] = ()
 
     def point_files(self) -> tuple[PointFile, ...]:
         """Return the files with the rows; of a far lake they are fetched at the first call."""

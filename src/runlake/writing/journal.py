@@ -15,33 +15,33 @@ from __future__ import annotations
 
 import errno
 import json
-import mmap
 import os
 import struct
 import threading
 from bisect import bisect_right
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import clock, schema
 from runlake._lazy import lazy
 from runlake.writing import places
+from runlake.writing.pages import PAGE_BYTES, Page
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     import numpy as np
 else:
     np = lazy("numpy")
 
-PAGE_BYTES: Final = 1 << 20
 RECORD_BYTES: Final = 32
 PAGE_POINTS: Final = PAGE_BYTES // RECORD_BYTES
 PAGE_SHIFT: Final = PAGE_POINTS.bit_length() - 1
 _IN_PAGE: Final = PAGE_POINTS - 1
 _RECORD: Final = struct.Struct("<qqdII")
 _PACK: Final = _RECORD.pack_into
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # From so many points of one call on, columns are faster than a loop.
 _MANY: Final = 64
 # A writer ends here and a new one goes on, so that a mark is never used twice.
@@ -92,15 +92,6 @@ class HybridClock:
         return self.last_us
 
 
-@dataclass(slots=True)
-class _Page:
-    """One MiB of records; `fd` is -1 where only memory holds it."""
-
-    buffer: mmap.mmap | bytearray
-    fd: int
-    path: Path | None
-
-
 class Journal:
     """The rows of one writer that are not yet sealed in the store.
 
@@ -140,7 +131,7 @@ class Journal:
         self._page_end = 0
         self._page: mmap.mmap | bytearray = bytearray()
         self._page_fd = -1
-        self._pages: dict[int, _Page] = {}
+        self._pages: dict[int, Page] = {}
         self._events: list[Event] = []
         self._events_before = 0
         self._event_files: list[tuple[Path, int]] = []
@@ -193,6 +184,12 @@ class Journal:
         """
         taken, count = 0, len(key_ids)
         with self.lock:
+            number = self._points
+            if count < _MANY and number + count <= self._page_end and self._page_fd < 0:
+                # Nearly every call: all fit into the page, and no slice need be cut.
+                _pack(self._page, number, key_ids, numbers, step, time_us)
+                self._points = number + count
+                return count
             while taken < count:
                 number = self._points
                 if number >= self._page_end and not self._turn_page():
@@ -201,11 +198,7 @@ class Journal:
                 first = number & _IN_PAGE
                 part = slice(taken, taken + size)
                 if size < _MANY:
-                    page, place, mark = self._page, first << 5, number + 1
-                    for key_id, value in zip(key_ids[part], numbers[part], strict=True):
-                        _PACK(page, place, step, time_us, value, key_id, mark)
-                        place += RECORD_BYTES
-                        mark += 1
+                    _pack(self._page, number, key_ids[part], numbers[part], step, time_us)
                 else:
                     records = np.frombuffer(self._page, _record_type(), size, first << 5)
                     records["step"], records["time"] = step, time_us
@@ -249,24 +242,35 @@ class Journal:
         return True
 
     def key_id(self, run_id: str, key: str) -> int:
-        """Return the id of a (run, key), defined at first use; -1 if the journal is retired.
+        """Return the id of one (run, key), see `key_ids`; -1 if the journal is retired."""
+        return (self.key_ids(run_id, [key]) or [-1])[0]
+
+    def key_ids(self, run_id: str, keys: Iterable[str]) -> list[int]:
+        """Return the ids of a run's keys, defined at first use in one write.
 
         One pair has one id, also when its run is resumed: else its points would be counted in
         two summaries.
+
+        Args:
+            run_id: the run.
+            keys: of its metrics.
+
+        Returns:
+            An id for each; none at all if the journal is retired.
         """
         with self.lock:
             if self._retired:
-                return -1
-            known = self._key_ids.get((run_id, key))
-            if known is not None:
-                return known
-            number = len(self.keys)
-            line = json.dumps([number, run_id, key], ensure_ascii=False)
-            if not self._write_lines(self._keys_fd, [line]):
-                return -1
-            self.keys.append((run_id, key))
-            self._key_ids[run_id, key] = number
-            return number
+                return []
+            wanted = [(run_id, key) for key in keys]
+            new = [pair for pair in dict.fromkeys(wanted) if pair not in self._key_ids]
+            if new:
+                first = len(self.keys)
+                lines = [_JSON([first + place, *pair]) for place, pair in enumerate(new)]
+                if not self._write_lines(self._keys_fd, lines):
+                    return []
+                self.keys.extend(new)
+                self._key_ids.update(zip(new, range(first, len(self.keys)), strict=True))
+            return [self._key_ids[pair] for pair in wanted]
 
     def refuse(self, count: int) -> None:
         """Count points that their caller gives up, because the limit was reached."""
@@ -330,10 +334,14 @@ class Journal:
         pieces = []
         place = start.points
         while place < end.points:
-            page = self._pages[place >> PAGE_SHIFT]
-            stop = min(end.points, ((place >> PAGE_SHIFT) + 1) << PAGE_SHIFT)
-            low, high = place & _IN_PAGE, stop - (place >> PAGE_SHIFT << PAGE_SHIFT)
-            pieces.append(memoryview(page.buffer)[low * RECORD_BYTES : high * RECORD_BYTES])
+            number = place >> PAGE_SHIFT
+            stop = min(end.points, (number + 1) << PAGE_SHIFT)
+            low, high = place & _IN_PAGE, stop - (number << PAGE_SHIFT)
+            with self.lock:  # the page may be sent to rest meanwhile
+                page = self._pages[number]
+                held = None if page.buffer is None else memoryview(page.buffer)
+            span = slice(low * RECORD_BYTES, high * RECORD_BYTES)
+            pieces.append(page.read(span.start, span.stop) if held is None else held[span])
             place = stop
         return pieces
 
@@ -349,7 +357,7 @@ class Journal:
             if self._events_fd >= 0 and os.fstat(self._events_fd).st_size > EVENTS_BYTES:
                 self._roll_events()
         for page in dropped:
-            _close_page(page)
+            page.drop(delete=True)
         for path in stale:
             path.unlink(missing_ok=True)
 
@@ -359,6 +367,7 @@ class Journal:
         `fdatasync` and not `mmap.flush`, which holds the interpreter's lock meanwhile.
         """
         with self.lock:
+            resting = [page for page in self._pages.values() if page.fd < 0]
             fds = [os.dup(page.fd) for page in self._pages.values() if page.fd >= 0]
             fds += [os.dup(fd) for fd in (self._events_fd, self._keys_fd) if fd >= 0]
         for fd in fds:
@@ -366,6 +375,8 @@ class Journal:
                 os.fdatasync(fd)
             finally:
                 os.close(fd)
+        for page in resting:
+            page.sync()
         if self.folder is not None:
             _sync_folder(self.folder)
 
@@ -390,7 +401,7 @@ class Journal:
             events: those behind the last seal.
         """
         self.keys = keys
-        self._pages = {number: _Page(page, -1, None) for number, page in pages.items()}
+        self._pages = {number: Page(page) for number, page in pages.items()}
         self._points = end.points
         self._events = events
         self._events_before = end.events
@@ -413,8 +424,7 @@ class Journal:
             fds = [fd for fd in (self._events_fd, self._keys_fd) if fd >= 0]
             self._events_fd = self._keys_fd = -1
         for page in pages:
-            page.path = None
-            _close_page(page)
+            page.drop(delete=False)
         for fd in fds:
             os.close(fd)
 
@@ -430,15 +440,20 @@ class Journal:
         if page is None:
             if len(self._pages) >= self._limit_pages:
                 return False
+            path = None if self.folder is None else self.folder / places.page_name(number)
             try:
-                page = self._new_page(number)
+                page = Page.create(path, mapped=self._mapped)
             except OSError as error:
                 self._fail(error)
                 return False
+        assert page.buffer is not None
         self._pages[number] = page
         self._page = page.buffer
         self._page_fd = -1 if self._mapped else page.fd
         self._page_end = (number + 1) << PAGE_SHIFT
+        before = self._pages.get(number - 1)
+        if before is not None:
+            before.rest()
         self.on_page()
         return True
 
@@ -447,22 +462,6 @@ class Journal:
         self.failure = error
         self._retired = True
         self._page_end = 0
-
-    def _new_page(self, number: int) -> _Page:
-        if self.folder is None:
-            return _Page(bytearray(PAGE_BYTES), -1, None)
-        path = self.folder / places.page_name(number)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            if not self._mapped:
-                return _Page(bytearray(PAGE_BYTES), fd, path)
-            # Allocated for real: a hole would be SIGBUS in the training when the disk is full.
-            os.posix_fallocate(fd, 0, PAGE_BYTES)
-            return _Page(mmap.mmap(fd, PAGE_BYTES), fd, path)
-        except OSError:
-            os.close(fd)
-            path.unlink(missing_ok=True)
-            raise
 
     def _write_through(self, number: int, count: int) -> bool:
         """Write records to their file where no map does it; False if the disk refused."""
@@ -515,6 +514,21 @@ class Journal:
         return True
 
 
+def _pack(
+    page: mmap.mmap | bytearray,
+    number: int,
+    key_ids: Sequence[int],
+    numbers: Sequence[float],
+    step: int,
+    time_us: int,
+) -> None:
+    """Pack records from point `number` on; they count when the counter moves."""
+    place = (number & _IN_PAGE) << 5
+    for mark, (key_id, value) in enumerate(zip(key_ids, numbers, strict=True), number + 1):
+        _PACK(page, place, step, time_us, value, key_id, mark)
+        place += RECORD_BYTES
+
+
 def _record_type() -> np.dtype[Any]:
     fields = [("step", "<i8"), ("time", "<i8"), ("value", "<f8"), ("key", "<u4"), ("mark", "<u4")]
     return np.dtype(fields)
@@ -526,7 +540,7 @@ def _nothing() -> None:
 
 def event_line(number: int, event: Event) -> str:
     """Return the line of an event in its file."""
-    return json.dumps([number, *event], ensure_ascii=False, separators=(",", ":"))
+    return _JSON([number, *event])
 
 
 def _sync_folder(folder: Path) -> None:
@@ -540,17 +554,3 @@ def _sync_folder(folder: Path) -> None:
 
 def _open_lines(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-
-def _close_page(page: _Page) -> None:
-    """Unmap, close and, where it has a path, delete a page."""
-    if isinstance(page.buffer, mmap.mmap):
-        try:
-            page.buffer.close()
-        except BufferError:
-            # A reader still holds a view; the map goes when the view does.
-            pass
-    if page.fd >= 0:
-        os.close(page.fd)
-    if page.path is not None:
-        page.path.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from runlake.writing.journal import MAX_POINTS, Position
 from runlake.writing.rows import build, read_points
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -185,18 +185,14 @@ class Writer:
             StorageError: the store refused; the segments stay as they are.
         """
         group: list[tuple[SegmentName, bytes]] = []
-        size = 0
-        for name, size_bytes in sorted(self._small):
-            fits = not group or (group[-1][0].last + 1 == name.first and size < _MERGED_BYTES)
-            if not fits:
+        for name, _ in sorted(self._small):
+            if group and not _may_join(group, name):
                 self._join(storage, group)
-                group, size = [], 0
+                group = []
             try:
                 group.append((name, storage.fs.get(name.key)))
             except FileNotFoundError:
-                group, size = [], 0
-            else:
-                size += size_bytes
+                group = []
         self._join(storage, group)
         self._small.clear()
 
@@ -385,6 +381,17 @@ class Writer:
         table = table.combine_chunks()
         put(storage, name, encode(name, self.experiment_name, table, joined), table)
         storage.fs.delete_many([old.key for old, _ in group])
+
+
+def _may_join(group: Sequence[tuple[SegmentName, bytes]], name: SegmentName) -> bool:
+    """Tell whether a segment joins the neighbours before it.
+
+    Memory has to hold them all: as many rows as one upload may have, however few their bytes.
+    """
+    rows = name.count + sum(before.count for before, _ in group)
+    size = sum(len(data) for _, data in group)
+    is_next = group[-1][0].last + 1 == name.first
+    return is_next and rows <= MAX_SEGMENT_ROWS and size < _MERGED_BYTES
 
 
 def _plain(column: NDArray[Any]) -> list[Any]:
