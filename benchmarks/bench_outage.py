@@ -71,7 +71,7 @@ def _trial(seconds: float, *, is_down: bool, share: float) -> tuple[Spread, Spre
         storage = Storage(faulty, resolved)
         drain = Drain(storage, resolved)
         plan = RunPlan(new_run_id(), "0", "Default", None, None, clock.now_us())
-        run = Run(plan, drain, Artifacts(storage), resolved, read=_unread, tags={})
+        run = Run(plan, drain, Artifacts(storage, _unasked), resolved, read=_unread, tags={})
         run.log_metric("loss", 1.0)
         drain.flush(30)
         faulty.is_down, faulty.before, faulty.after = is_down, share, share
@@ -117,4 +117,10 @@ def _empty(key: str, value: float, step: int) -> None:
 def _unread(run_id: str) -> RunRecord:
     """Stand in for the reader that a lake gives its runs."""
     message = f"nobody reads {run_id} here"
+    raise AssertionError(message)
+
+
+def _unasked(run_id: str) -> str:
+    """Stand in for what finds a run's artifacts."""
+    message = f"nobody asks for artifacts of {run_id} here"
     raise AssertionError(message)

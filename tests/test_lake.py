@@ -391,3 +391,22 @@ def test_disabled_mode_checks_input_and_writes_nothing(
 
 def test_the_door_opens_a_lake() -> None:
     assert runlake.open is open_lake
+
+
+def test_a_lake_without_its_lake_file_is_said_to_be_one(tmp_path: Path) -> None:
+    with open_lake(tmp_path / "lake") as lake, lake.start_run():
+        pass
+    (tmp_path / "lake" / layout.LAKE_FILE).unlink()
+    with pytest.raises(NotFoundError, match=r"holds 'log', but no runlake\.json"):
+        open_lake(tmp_path / "lake", read_only=True)
+
+
+def test_a_sweep_looks_its_experiment_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_lake(tmp_path / "lake") as lake:
+        first = lake.start_run(experiment="sweep")
+        monkeypatch.setattr(lake, "_naming", None)
+        monkeypatch.setattr(lake._experiments, "storage", None)
+        second = lake.start_run(experiment="sweep")
+        assert first.info.experiment_id == second.info.experiment_id

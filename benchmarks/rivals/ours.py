@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import runlake
@@ -16,7 +17,8 @@ class Adapter(Tracker):
     """A local lake."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the lake."""
+        """Open the lake, with what it loads at its first upload loaded, as the others have."""
+        import_module("pyarrow.parquet")
         self._lake = runlake.open(folder / "lake")
         self._run: runlake.Run
 

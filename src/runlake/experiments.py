@@ -55,6 +55,14 @@ class Experiments:
     find: Callable[[str], Experiment | None]
     flush_timeout_s: float
     _known: dict[str, str] = field(default_factory=dict)
+    _resolved: dict[str, str] = field(default_factory=dict)
+
+    def resolve_once(self, name: str) -> str:
+        """As `Experiments.resolve`, but a name that this object has resolved is not looked up.
+
+        A sweep of thousands of runs so costs one look-up, not thousands.
+        """
+        return self._resolved.get(name) or self.resolve(name)
 
     def resolve(self, name: str) -> str:
         """Return the id of an experiment; make it where there is none.
@@ -79,6 +87,7 @@ class Experiments:
                 stacklevel=3,
             )
         self._known[experiment_id] = name
+        self._resolved[name] = experiment_id
         return experiment_id
 
     def name_of(self, experiment_id: str) -> str:
@@ -284,6 +293,7 @@ class Experiments:
 
     def _say(self, rows: Sequence[_Row]) -> None:
         """Append events to the reserved partition; they are in the store when this returns."""
+        self._resolved.clear()
         partition = schema.RESERVED_PARTITION
         while not self.drain.writer(partition, partition).journal.events(rows):
             pass

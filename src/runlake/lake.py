@@ -354,7 +354,7 @@ class Lake(Questions):
         name = experiment or self.settings.experiment
         if name is None:
             return ids.DEFAULT_EXPERIMENT_ID, ids.DEFAULT_EXPERIMENT_NAME
-        return self._experiments.resolve(name), name
+        return self._experiments.resolve_once(name), name
 
     def _known_place(self, run_id: str) -> tuple[str, str] | None:
         """Look an existing run up, so that it goes on where it began."""

@@ -71,9 +71,6 @@ def filled(tmp_path: Path) -> Filled:
     return Filled(url, ids)
 
 
-Ask = "Callable[..., Result]"
-
-
 @pytest.fixture
 def ask() -> Callable[..., Result]:
     """Call the command line in this process, as in a pipe."""

@@ -93,8 +93,8 @@ class Storage:
         lake = self.lake_id()
         if lake is not None:
             return lake
-        others = self._others()
-        what = f"it holds {others}, but no {layout.LAKE_FILE}" if others else "nothing is there"
+        found = self._others(ours=frozenset())
+        what = f"it holds {found}, but no {layout.LAKE_FILE}" if found else "nothing is there"
         message = (
             f"{self.url} is not a lake: {what}. The first run that is logged there makes one; "
             "`--lake`, RUNLAKE_URL or set_tracking_uri name another place."
@@ -252,8 +252,8 @@ class Storage:
             raise FormatError(message, url=self.url) from error
         self._lake, self._conditional_create = lake, conditional
 
-    def _others(self) -> str:
-        """Name some things in a local folder that no lake would hold; "" if there are none."""
+    def _others(self, ours: Collection[str] = _OURS) -> str:
+        """Name some things in a local folder other than `ours`; "" if there are none."""
         if not self.fs.is_local:  # a prefix in a bucket is listed in full or not at all
             return ""
         folder = self.fs.local_file(layout.LAKE_FILE).parent
@@ -261,7 +261,7 @@ class Storage:
             found = sorted(item.name for item in folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return ""
-        others = [name for name in found if name not in _OURS and not name.startswith(".")]
+        others = [name for name in found if name not in ours and not name.startswith(".")]
         shown = ", ".join(map(repr, others[:_FILES_SHOWN]))
         rest = len(others) - _FILES_SHOWN
         return f"{shown} and {rest} more" if rest > 0 else shown

@@ -89,7 +89,7 @@ def _open_scheme(
         message = (
             f"{scheme}://{_public(rest)} is a server's address, and runlake has no server: a lake "
             "is a folder or a bucket. Write its path or URL, for example './lake' or "
-            "'s3://bucket/lake'; the runs of an MLflow server come in by `runlake import`."
+            "'s3://bucket/lake'."
         )
         raise InvalidInputError(message)
     if scheme in _STORES:

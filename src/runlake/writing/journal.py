@@ -19,6 +19,7 @@ import os
 import struct
 import threading
 from bisect import bisect_right
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import clock, schema
@@ -39,7 +40,8 @@ RECORD_BYTES: Final = 32
 PAGE_POINTS: Final = PAGE_BYTES // RECORD_BYTES
 PAGE_SHIFT: Final = PAGE_POINTS.bit_length() - 1
 _IN_PAGE: Final = PAGE_POINTS - 1
-_RECORD: Final = struct.Struct("<qqdII")
+_FIELDS: Final = "qqdII"
+_RECORD: Final = struct.Struct("<" + _FIELDS)
 _PACK: Final = _RECORD.pack_into
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # From so many points of one call on, columns are faster than a loop.
@@ -187,7 +189,8 @@ class Journal:
             number = self._points
             if count < _MANY and number + count <= self._page_end and self._page_fd < 0:
                 # Nearly every call: all fit into the page, and no slice need be cut.
-                _pack(self._page, number, key_ids, numbers, step, time_us)
+                fields = _flat(number, key_ids, numbers, step=step, time_us=time_us)
+                _packer(count)(self._page, (number & _IN_PAGE) << 5, *fields)
                 self._points = number + count
                 return count
             while taken < count:
@@ -198,7 +201,10 @@ class Journal:
                 first = number & _IN_PAGE
                 part = slice(taken, taken + size)
                 if size < _MANY:
-                    _pack(self._page, number, key_ids[part], numbers[part], step, time_us)
+                    fields = _flat(
+                        number, key_ids[part], numbers[part], step=step, time_us=time_us
+                    )
+                    _packer(size)(self._page, first << 5, *fields)
                 else:
                     records = np.frombuffer(self._page, _record_type(), size, first << 5)
                     records["step"], records["time"] = step, time_us
@@ -514,19 +520,23 @@ class Journal:
         return True
 
 
-def _pack(
-    page: mmap.mmap | bytearray,
-    number: int,
-    key_ids: Sequence[int],
-    numbers: Sequence[float],
-    step: int,
-    time_us: int,
-) -> None:
-    """Pack records from point `number` on; they count when the counter moves."""
-    place = (number & _IN_PAGE) << 5
-    for mark, (key_id, value) in enumerate(zip(key_ids, numbers, strict=True), number + 1):
-        _PACK(page, place, step, time_us, value, key_id, mark)
-        place += RECORD_BYTES
+@lru_cache(maxsize=_MANY)
+def _packer(count: int) -> Callable[..., None]:
+    """Return a function that packs so many records at once, one behind the other."""
+    return struct.Struct("<" + _FIELDS * count).pack_into
+
+
+def _flat(
+    number: int, key_ids: Sequence[int], numbers: Sequence[float], *, step: int, time_us: int
+) -> list[float]:
+    """Return the fields of the records from point `number` on, as `_packer` wants them."""
+    count = len(key_ids)
+    fields: list[float] = [step] * (5 * count)
+    fields[1::5] = [time_us] * count
+    fields[2::5] = numbers
+    fields[3::5] = key_ids
+    fields[4::5] = range(number + 1, number + count + 1)
+    return fields
 
 
 def _record_type() -> np.dtype[Any]:
