@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _now_ns: Final = clock.now_ns
 _ONLY_FLOATS: Final = {float}
+_PARENT_TAG: Final = "mlflow.parentRunId"
 _RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
 
 
@@ -487,6 +488,8 @@ class Run:
             rows.append((plan.run_id, schema.RUN, schema.RUN_NAME, None, name))
         if plan.parent_run_id is not None:
             rows.append((plan.run_id, schema.RUN, schema.RUN_PARENT, None, plan.parent_run_id))
+            # Scripts written for MLflow look for the parent in a tag.
+            rows.append((plan.run_id, schema.TAG, _PARENT_TAG, None, plan.parent_run_id))
         rank = _rank()
         if rank is not None:
             rows.append((plan.run_id, schema.RUN, schema.RUN_RANK, float(rank), str(rank)))
