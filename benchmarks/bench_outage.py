@@ -16,7 +16,8 @@ import numpy as np
 from benchmarks.harness import Figure, Spread, scratch, spread
 from runlake import clock, settings
 from runlake.artifacts.store import Artifacts
-from runlake.run import Run, RunPlan, new_run_id
+from runlake.run import Run
+from runlake.run_plan import RunPlan, new_run_id
 from runlake.storage.engine import Storage
 from runlake.storage.fs import open_filesystem
 from runlake.testing.filesystems import FaultyFilesystem

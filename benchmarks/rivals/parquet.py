@@ -19,6 +19,7 @@ class Adapter(Tracker):
         """Make the folder."""
         self._arrow: Any = import_module("pyarrow")
         self._parquet: Any = import_module("pyarrow.parquet")
+        self._arrow.array([0])  # loads pandas where it is installed
         self._folder = folder / "parquet"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._columns: tuple[list[str], list[int], list[float]] = ([], [], [])

@@ -25,7 +25,8 @@ from runlake.maintain import Maintain
 from runlake.query.engine import Query
 from runlake.query.entities import find_experiment
 from runlake.questions import Questions
-from runlake.run import Run, RunPlan, new_run_id
+from runlake.run import Run
+from runlake.run_plan import RunPlan, new_run_id
 from runlake.storage.engine import open_storage
 from runlake.writing import values
 from runlake.writing.disabled import DisabledDrain

@@ -6,24 +6,18 @@ never wait for the store and never raise because it is ill.
 
 from __future__ import annotations
 
-import getpass
-import os
 import struct
-import sys
-import threading
 import traceback
-import weakref
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from runlake import clock, ids, run_names, schema
-from runlake.errors import InvalidInputError, StateError, StorageError
+from runlake import clock, run_names, schema
+from runlake.errors import InvalidInputError, StorageError
+from runlake.run_log import RunLog
+from runlake.run_plan import LiveInfo, RunPlan, opening_rows
 from runlake.writing import columns, lifecycle, values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -31,54 +25,9 @@ if TYPE_CHECKING:
     from runlake.query.entities import RunData, RunRecord
     from runlake.settings import Settings
     from runlake.writing.drain import Drain
-    from runlake.writing.journal import Journal
+    from runlake.writing.journal import Row
 
 _now_ns: Final = clock.now_ns
-_ONLY_FLOATS: Final = {float}
-_PARENT_TAG: Final = "mlflow.parentRunId"
-_RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
-
-
-@dataclass(frozen=True, slots=True)
-class LiveInfo:
-    """What is fixed about a run while it is written, with MLflow's names.
-
-    Attributes:
-        run_id: 32 lower-case hex digits, or what the caller gave.
-        experiment_id: the experiment.
-        run_name: as chosen, else derived from the id.
-        status: RUNNING, or how it ended.
-        start_time: milliseconds since 1970.
-        artifact_uri: where its artifacts lie.
-    """
-
-    run_id: str
-    experiment_id: str
-    run_name: str
-    status: str
-    start_time: int
-    artifact_uri: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """How a run begins.
-
-    Attributes:
-        run_id: of the run; an unknown id makes the run.
-        experiment_id: where it lies.
-        experiment_name: that experiment's name.
-        run_name: chosen by a person, None for a derived one.
-        parent_run_id: the run that it is nested in.
-        start_us: microseconds since 1970.
-    """
-
-    run_id: str
-    experiment_id: str
-    experiment_name: str
-    run_name: str | None
-    parent_run_id: str | None
-    start_us: int
 
 
 class Run:
@@ -104,14 +53,10 @@ class Run:
         self._artifacts = artifacts
         self._settings = settings
         self._read = read
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._status = schema.RUNNING
         self._params: dict[str, str] = {}
         self._next_step = 0
-        self._bound: Bound
-        _runs.add(self)
-        self._begin(self._tag_rows(tags.items()))
+        self._log = RunLog(plan, drain, settings)
+        self._log.begin(opening_rows(plan) + self._tag_rows(tags.items()))
         lifecycle.watch_run(self)
 
     # What it is.
@@ -129,7 +74,7 @@ class Run:
             run_id=plan.run_id,
             experiment_id=plan.experiment_id,
             run_name=plan.run_name or run_names.auto_name(plan.run_id),
-            status=self._status,
+            status=self._log.status,
             start_time=plan.start_us // 1000,
             artifact_uri=self._artifacts.uri(plan.experiment_id, plan.run_id),
         )
@@ -137,7 +82,7 @@ class Run:
     @property
     def is_open(self) -> bool:
         """Whether it takes more rows from this process."""
-        return self._status == schema.RUNNING
+        return self._log.is_open
 
     @property
     def data(self) -> RunData:
@@ -151,9 +96,7 @@ class Run:
 
     # Metrics.
 
-    def log_metric(
-        self, key: str, value: object, step: int = 0, timestamp: object = None
-    ) -> None:
+    def log_metric(self, key: str, value: object, step: int = 0, timestamp: object = None) -> None:
         """Log one point of one metric.
 
         Args:
@@ -170,7 +113,7 @@ class Run:
         """
         # The path of nearly every call; everything unusual goes the careful way below.
         if type(value) is float and timestamp is None:
-            journal, key_ids = self._bound
+            journal, key_ids = self._log.bound
             try:
                 if journal.point(key_ids[key], step, _now_ns() // 1000, value):
                     return
@@ -179,7 +122,7 @@ class Run:
         number = values.number(key, value)
         whole = values.step(step)
         moment = clock.now_us() if timestamp is None else values.time_us(timestamp)
-        self._points([(key, number)], whole, moment)
+        self._log.points([(key, number)], whole, moment)
 
     def log_metrics(
         self, metrics: Mapping[str, object], step: int = 0, timestamp: object = None
@@ -196,7 +139,7 @@ class Run:
             StateError: the run has ended.
         """
         moment = clock.now_us() if timestamp is None else values.time_us(timestamp)
-        self._log(metrics, step if type(step) is int else values.step(step), moment)
+        self._log.metrics(metrics, step if type(step) is int else values.step(step), moment)
 
     def log(self, metrics: Mapping[str, object], step: int | None = None) -> None:
         """Log one point of each of several metrics; the step counts on by itself.
@@ -212,7 +155,7 @@ class Run:
         whole = self._next_step if step is None else step
         if type(whole) is not int:
             whole = values.step(whole)
-        self._log(metrics, whole, _now_ns() // 1000)
+        self._log.metrics(metrics, whole, _now_ns() // 1000)
         self._next_step = whole + 1
 
     def log_batch(
@@ -233,11 +176,11 @@ class Run:
             InvalidInputError: one of them is wrong; nothing is logged.
             StateError: the run has ended.
         """
-        points = [_point(metric) for metric in metrics]
-        rows = self._param_rows(_pairs(params)) + self._tag_rows(_pairs(tags))
+        points = [values.batch_point(metric) for metric in metrics]
+        rows = self._param_rows(values.pairs(params)) + self._tag_rows(values.pairs(tags))
         self._events(rows)
         for key, number, step, moment in points:
-            self._points([(key, number)], step, moment)
+            self._log.points([(key, number)], step, moment)
 
     def log_history(self, data: object) -> None:
         """Log whole columns of points at once.
@@ -254,7 +197,7 @@ class Run:
             StateError: the run has ended.
             StorageError: the local disk is full.
         """
-        self._check_open()
+        self._log.check_open()
         points = columns.points_of(data, now_us=clock.now_us())
         experiment = self._plan.experiment_id, self._plan.experiment_name
         try:
@@ -342,7 +285,7 @@ class Run:
             InvalidInputError: there is no such file, or the path leaves the run.
             StorageError: the store refused.
         """
-        self._check_open()
+        self._log.check_open()
         for row in self._artifacts.put(self._place(), local_path, folder=artifact_path):
             self._events([row])
 
@@ -357,7 +300,7 @@ class Run:
             InvalidInputError: there is no such folder, or the path leaves the run.
             StorageError: the store refused.
         """
-        self._check_open()
+        self._log.check_open()
         for row in self._artifacts.put_all(self._place(), local_dir, folder=artifact_path):
             self._events([row])
 
@@ -372,10 +315,8 @@ class Run:
             InvalidInputError: the path leaves the run.
             StorageError: the store refused.
         """
-        self._check_open()
-        self._events(
-            [self._artifacts.put_bytes(self._place(), artifact_file, data=text.encode())]
-        )
+        self._log.check_open()
+        self._events([self._artifacts.put_bytes(self._place(), artifact_file, data=text.encode())])
 
     def log_dict(self, dictionary: Mapping[str, Any] | list[Any], artifact_file: str) -> None:
         """Write a mapping or list as an artifact: YAML where the path ends so, else JSON.
@@ -389,10 +330,8 @@ class Run:
             MissingDependencyError: YAML is asked for and PyYAML is not installed.
             StorageError: the store refused.
         """
-        self._check_open()
-        self._events(
-            [self._artifacts.put_dict(self._place(), artifact_file, value=dictionary)]
-        )
+        self._log.check_open()
+        self._events([self._artifacts.put_dict(self._place(), artifact_file, value=dictionary)])
 
     # Its end.
 
@@ -421,16 +360,14 @@ class Run:
         if status not in schema.ENDED:
             message = f"a run ends with one of {sorted(schema.ENDED)}, got {status!r}."
             raise InvalidInputError(message)
-        if self._status != schema.RUNNING or os.getpid() != self._pid:
+        if not (self._log.is_open and self._log.is_ours):
             return
         moment = clock.now_us() if end_time is None else values.time_us(end_time)
         self._events([(self.run_id, schema.STATUS, "", float(moment), status)])
-        self._status = status
-        self._bound = self._bound[0], {}
+        self._log.end(status)
         lifecycle.forget_run(self)
-        self._drain.soon()
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         """Return the run."""
         return self
 
@@ -454,150 +391,22 @@ class Run:
         elif isinstance(error, KeyboardInterrupt | lifecycle.Terminated):
             self.finish(schema.KILLED)
         else:
-            text = _printable("".join(traceback.format_exception(error)))
+            text = values.printable("".join(traceback.format_exception(error)))
             text = text[-schema.TEXT_LIMIT_BYTES // 4 :]
-            if self._status == schema.RUNNING and os.getpid() == self._pid:
+            if self._log.is_open and self._log.is_ours:
                 self._events([(self.run_id, schema.NOTE, "traceback", None, text)])
             self.finish(schema.FAILED)
-
-    def renew_in_child(self) -> None:
-        """Take a new lock in a forked child: a thread of the parent may have held the old."""
-        self._lock = threading.Lock()
-
-    def renew_lock(self) -> None:
-        """Take a new lock in a forked child, where another thread may have held the old one."""
-        self._lock = threading.Lock()
 
     # Inside.
 
     def _place(self) -> tuple[str, str]:
         return self._plan.experiment_id, self.run_id
 
-    def _begin(self, tags: list[Row]) -> None:
-        """Write what every writer that joins the run says, and the status if we own it."""
-        plan = self._plan
-        rows: list[Row] = [
-            (plan.run_id, schema.RUN, schema.RUN_START, float(plan.start_us), None),
-            (plan.run_id, schema.RUN, schema.RUN_AUTO_NAME, None, run_names.auto_name(plan.run_id)),
-            (plan.run_id, schema.RUN, schema.RUN_USER, None, _user()),
-            (plan.run_id, schema.RUN, schema.RUN_SOURCE, None, _source()),
-            (plan.run_id, schema.STATUS, "", float(clock.now_us()), schema.RUNNING),
-        ]
-        if plan.run_name is not None:
-            name = values.text("run", "name", plan.run_name)
-            rows.append((plan.run_id, schema.RUN, schema.RUN_NAME, None, name))
-        if plan.parent_run_id is not None:
-            rows.append((plan.run_id, schema.RUN, schema.RUN_PARENT, None, plan.parent_run_id))
-            # Scripts written for MLflow look for the parent in a tag.
-            rows.append((plan.run_id, schema.TAG, _PARENT_TAG, None, plan.parent_run_id))
-        rank = _rank()
-        if rank is not None:
-            rows.append((plan.run_id, schema.RUN, schema.RUN_RANK, float(rank), str(rank)))
-        with self._lock:
-            self._join(rows + tags)
-        self._drain.soon()
-
-    def _join(self, rows: list[Row]) -> None:
-        """Take the process's writer, and say in it what it must know of the run."""
-        plan = self._plan
-        writer = self._drain.writer(plan.experiment_id, plan.experiment_name)
-        if plan.run_id in writer.ended_runs:
-            # What it has said is no longer saved beside the journal, so a new writer goes on.
-            writer = self._drain.fresh_writer(plan.experiment_id, plan.experiment_name)
-        # Looked at again behind the rows: the drain may have let go of the run meanwhile.
-        while (rows and not writer.journal.events(rows)) or plan.run_id in writer.ended_runs:
-            ended = plan.run_id in writer.ended_runs
-            renew = self._drain.fresh_writer if ended else self._drain.writer
-            writer = renew(plan.experiment_id, plan.experiment_name)
-        # In one step, because other threads read it: a key id means nothing in another journal.
-        self._bound = writer.journal, {}
-
-    def _rejoin(self, journal: Journal) -> None:
-        """Go on with the successor of a journal that takes no more."""
-        with self._lock:
-            if self._bound[0] is not journal:
-                return
-            rows: list[Row] = []
-            if os.getpid() == self._pid and self._status == schema.RUNNING:
-                now = float(clock.now_us())
-                rows = [(self.run_id, schema.STATUS, "", now, schema.RUNNING)]
-            self._join(rows)
-
-    def _check_open(self) -> None:
-        if self._status != schema.RUNNING:
-            message = (
-                f"run {self.run_id} has ended ({self._status}). To log more, resume it: "
-                f"runlake.start_run(run_id={self.run_id!r})."
-            )
-            raise StateError(message)
-
     def _events(self, rows: list[Row]) -> None:
-        self._check_open()
-        while rows and not (journal := self._bound[0]).events(rows):
-            self._rejoin(journal)
+        self._log.events(rows)
         for run_id, kind, key, _, text in rows:
             if kind == schema.PARAM and run_id == self.run_id and text is not None:
                 self._params[key] = text
-
-    def _log(self, metrics: Mapping[str, object], step: int, moment: int) -> None:
-        try:
-            # All values are floats of known keys, nearly always.
-            journal, known = self._bound
-            key_ids = list(map(known.__getitem__, metrics))
-            numbers = list(metrics.values())
-            if {*map(type, numbers)} == _ONLY_FLOATS:
-                taken = journal.points(key_ids, numbers, step, moment)  # type: ignore[arg-type]
-                if taken == len(numbers):
-                    return
-                metrics = dict(list(metrics.items())[taken:])
-        except (KeyError, TypeError, AttributeError, OverflowError, struct.error):
-            pass
-        if not isinstance(metrics, Mapping):
-            message = f"metrics are a mapping of keys to numbers, got {type(metrics).__name__}."
-            raise InvalidInputError(message)
-        checked = [(key, values.number(key, value)) for key, value in metrics.items()]
-        self._points(checked, values.step(step), moment)
-
-    def _points(self, points: list[tuple[str, float]], step: int, moment: int) -> None:
-        """Log checked points the careful way: define keys, follow a successor, count refusals."""
-        self._check_open()
-        for key, _ in points:
-            if key not in self._bound[1]:
-                values.name("metric", key)
-        while points:
-            journal, known = self._bound
-            key_ids = self._define(journal, known, points)
-            numbers = [number for _, number in points[: len(key_ids)]]
-            taken = journal.points(key_ids, numbers, step, moment)
-            points = points[taken:]
-            if points and journal.is_retired:
-                self._rejoin(journal)
-            elif points:
-                self._refuse(journal, len(points))
-                return
-
-    def _define(
-        self, journal: Journal, known: dict[str, int], points: list[tuple[str, float]]
-    ) -> list[int]:
-        """Return the points' key ids in one journal; empty if it is retired."""
-        new = [key for key, _ in points if key not in known]
-        if new:
-            found = journal.key_ids(self.run_id, new)
-            if not found:
-                return []
-            known.update(zip(new, found, strict=True))
-        return [known[key] for key, _ in points]
-
-    def _refuse(self, journal: Journal, count: int) -> None:
-        """Give up points because the journal is at its limit; the drain thread warns of them."""
-        journal.refuse(count)
-        if self._settings.strict:
-            message = (
-                f"{count} points were refused: the journal has reached its limit of "
-                f"{self._settings.journal_limit_bytes:,} bytes while the store does not answer."
-            )
-            raise StorageError(message)
-        self._drain.wake()
 
     def _param_rows(self, params: Iterable[tuple[str, object]]) -> list[Row]:
         rows: list[Row] = []
@@ -622,73 +431,3 @@ class Run:
             (self.run_id, schema.TAG, values.name("tag", key), None, values.text("tag", key, value))
             for key, value in tags
         ]
-
-
-Row = tuple[str, str, str, float | None, str | None]
-# A journal, and the ids that keys of this run have in it.
-Bound = tuple["Journal", dict[str, int]]
-_runs: weakref.WeakSet[Run] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for run in list(_runs):
-        run.renew_lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def new_run_id() -> str:
-    """Return an id for a run that begins now."""
-    return ids.new_run_id(clock.now_us())
-
-
-def _pairs(given: Mapping[str, object] | Iterable[Any]) -> list[tuple[str, object]]:
-    """Read params or tags in any of the forms that `log_batch` takes."""
-    if isinstance(given, Mapping):
-        return list(given.items())
-    return [
-        (item.key, item.value) if hasattr(item, "key") else (item[0], item[1]) for item in given
-    ]
-
-
-def _point(metric: Any) -> tuple[str, float, int, int]:  # noqa: ANN401 - MLflow's Metric or a tuple
-    """Check one metric of `log_batch`."""
-    if hasattr(metric, "key"):
-        metric = (metric.key, metric.value, metric.step, metric.timestamp)
-    if not isinstance(metric, (tuple, list)) or not 3 <= len(metric) <= 4:  # noqa: PLR2004
-        message = f"a metric of log_batch is (key, value, step[, timestamp]), got {metric!r}."
-        raise InvalidInputError(message)
-    key, value, step, *rest = metric
-    moment = values.time_us(rest[0]) if rest and rest[0] is not None else clock.now_us()
-    name = values.name("metric", key)
-    return name, values.number(name, value), values.step(step), moment
-
-
-@lru_cache(maxsize=1)
-def _user() -> str:
-    try:
-        return _printable(getpass.getuser())
-    except (OSError, KeyError, ImportError):
-        return str(os.getuid()) if hasattr(os, "getuid") else ""
-
-
-def _source() -> str:
-    """Return the script that runs, empty in a notebook or a prompt."""
-    main = sys.modules.get("__main__")
-    return _printable(str(getattr(main, "__file__", None) or ""))
-
-
-def _printable(text: str) -> str:
-    """Return text without the lone surrogates that stand for bytes of no encoding."""
-    return text.encode(errors="replace").decode()
-
-
-def _rank() -> int | None:
-    for variable in _RANK_VARIABLES:
-        text = os.environ.get(variable, "")
-        if text.isdigit():
-            return int(text)
-    return None
-

@@ -60,7 +60,7 @@ def _header(table: pa.Table, **other: object) -> Header:
     return Header(**{**fields, **other})
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(made=rows)
 def test_segment_read_back_has_the_same_rows_footer_and_digest(made: list[dict[str, Any]]) -> None:
     table = _table(made)
@@ -74,7 +74,7 @@ def test_segment_read_back_has_the_same_rows_footer_and_digest(made: list[dict[s
     assert segments.digest(back) == header.digest
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(made=rows, cut=st.integers(0, 12))
 def test_digest_hangs_on_the_rows_and_not_on_chunks_or_dictionaries(
     made: list[dict[str, Any]], cut: int

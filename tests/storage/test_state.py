@@ -96,7 +96,7 @@ def _same(one: object, other: object) -> bool:
     return one == other
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(batches=st.lists(st.lists(points, max_size=8), max_size=6))
 def test_summaries_equal_those_of_all_points_however_these_are_batched(
     batches: list[list[Point]],
@@ -115,7 +115,7 @@ def test_summaries_equal_those_of_all_points_however_these_are_batched(
             assert all(_same(row[key], expected[key]) for key in expected), (row, expected)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(before=st.lists(points, max_size=8), behind=st.lists(points, max_size=8))
 def test_summaries_loaded_from_a_saved_state_count_on_as_if_never_interrupted(
     before: list[Point], behind: list[Point]
@@ -147,6 +147,7 @@ def _book(rows: list[Any]) -> FactBook:
     return book
 
 
+@settings(max_examples=50, deadline=None)
 @given(rows=st.lists(facts, max_size=20, unique_by=lambda row: (row[0], row[3])))
 def test_fact_that_stands_is_the_earliest_of_params_and_the_latest_of_tags(
     rows: list[Any],
@@ -189,7 +190,7 @@ _rows = st.lists(facts, max_size=16, unique_by=lambda row: (row[0], row[3]))
 _batches = st.lists(st.lists(points, max_size=4), min_size=3, max_size=4)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(rows=_rows, batches=_batches)
 def test_join_is_associative_commutative_and_idempotent(
     rows: list[Any], batches: list[list[Point]]
@@ -203,7 +204,7 @@ def test_join_is_associative_commutative_and_idempotent(
     assert _canonical(state.join([state.join([a, b, c]), b])) == joined
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(rows=_rows, batches=_batches)
 def test_state_read_back_from_its_text_is_equal(
     rows: list[Any], batches: list[list[Point]]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pyarrow as pa
 
 from runlake import clock, ids
-from runlake.run import Run, RunPlan
+from runlake.run import Run
+from runlake.run_plan import RunPlan
 from runlake.storage import segments
 from runlake.storage.engine import Storage
 from runlake.storage.memoryfs import MemoryFilesystem
@@ -120,7 +121,9 @@ def rows_of(fs: Filesystem, snapshot: Snapshot) -> list[Row]:
 
 
 def _rows(name: SegmentName, table: pa.Table) -> list[Row]:
-    columns = [table[column].to_pylist() for column in ("run_id", "kind", "key", "step", "num", "str")]
+    columns = [
+        table[column].to_pylist() for column in ("run_id", "kind", "key", "step", "num", "str")
+    ]
     return [
         Row(name.writer, name.first + place, *values)
         for place, values in enumerate(zip(*columns, strict=True))

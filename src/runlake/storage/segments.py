@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError, NewerFormatError
+from runlake.storage import arrays
 from runlake.storage.state import State
 
 if TYPE_CHECKING:
@@ -241,17 +242,18 @@ def digest(rows: pa.Table) -> str:
     for name in ("step", "timestamp", "num"):
         column: Any = rows[name].combine_chunks()
         if column.null_count:
-            nulls = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
+            nulls = np.flatnonzero(~arrays.is_valid(column))
             total.update(nulls.astype("<i8").data)
         if name != "num":
             column = column.cast(pa.int64())
+        plain = arrays.values(column)
         if column.null_count:
-            column = column.fill_null(0)
-        total.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).data)
+            plain = np.where(arrays.is_valid(column), plain, 0)
+        total.update(np.ascontiguousarray(plain).data)
     texts: Any = rows["str"].combine_chunks()
     positions: Sequence[int] = []
     if texts.null_count < len(texts):
-        positions = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False)).tolist()
+        positions = np.flatnonzero(arrays.is_valid(texts)).tolist()
     pairs = list(zip(positions, texts.drop_null().to_pylist(), strict=True))
     total.update(json.dumps(pairs).encode())
     return total.hexdigest()[:32]
@@ -260,7 +262,7 @@ def digest(rows: pa.Table) -> str:
 def _first_seen(column: pa.ChunkedArray[Any]) -> tuple[NDArray[np.int32], list[str]]:
     """Number the values of a coded column in the order of their first appearance."""
     coded: Any = column.combine_chunks()
-    codes: NDArray[Any] = coded.indices.to_numpy(zero_copy_only=False)
+    codes: NDArray[Any] = arrays.values(coded.indices)
     size = len(coded.dictionary)
     if size == 1 and len(codes):
         return codes, coded.dictionary.to_pylist()
@@ -271,5 +273,5 @@ def _first_seen(column: pa.ChunkedArray[Any]) -> tuple[NDArray[np.int32], list[s
     used = order[first[order] < len(codes)]
     renumber = np.zeros(size, dtype="<i4")
     renumber[used] = np.arange(len(used), dtype="<i4")
-    values = coded.dictionary.take(pa.array(used)).to_pylist()
+    values = coded.dictionary.take(arrays.numbers(used)).to_pylist()
     return renumber[codes], values

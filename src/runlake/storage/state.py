@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError
+from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -71,6 +72,14 @@ FACT_KINDS: Final = frozenset(
     }
 )
 _SPOTS: Final = ("last", "first", "min", "max")
+
+
+def _column(items: Sequence[Any], kind: str) -> pa.Array[Any]:
+    """Return one column of facts."""
+    if kind == "string":
+        return arrays.strings(items)
+    plain = np.array([0 if item is None else item for item in items], dtype=kind)
+    return arrays.numbers(plain, mask=np.array([item is None for item in items], dtype=bool))
 
 
 class Fact(NamedTuple):
@@ -191,12 +200,11 @@ class FactBook:
             for run_id in sorted(run_ids)
             for (kind, key), fact in self._runs.get(run_id, {}).items()
         ]
-        columns = zip(*rows, strict=True) if rows else [[]] * len(FACT_COLUMNS)
-        arrays = [
-            pa.array(list(column), type=field.type)
-            for column, field in zip(columns, fact_schema(), strict=True)
+        columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * 7
+        made = [
+            _column(column, kind) for column, (_, kind) in zip(columns, FACT_COLUMNS, strict=True)
         ]
-        return pa.Table.from_arrays(arrays, schema=fact_schema())
+        return pa.Table.from_arrays(made, schema=fact_schema())
 
     def load(self, facts: pa.Table) -> None:
         """Take in all facts of a saved state."""
@@ -309,13 +317,13 @@ class Summaries:
         seen = self.counts(slots) > 0
         wanted = slots[seen]
         columns: list[Any] = [
-            pa.array([run for run, keep in zip(run_ids, seen, strict=True) if keep], pa.string()),
-            pa.array([key for key, keep in zip(keys, seen, strict=True) if keep], pa.string()),
+            arrays.strings([run for run, keep in zip(run_ids, seen, strict=True) if keep]),
+            arrays.strings([key for key, keep in zip(keys, seen, strict=True) if keep]),
         ]
         only_nan = self._columns["n"][wanted] == self._columns["nan_count"][wanted]
         for name, _ in SUMMARY_COLUMNS[2:]:
             mask = only_nan if name.startswith(("min", "max")) else None
-            columns.append(pa.array(self._columns[name][wanted], mask=mask))
+            columns.append(arrays.numbers(self._columns[name][wanted], mask=mask))
         return pa.Table.from_arrays(columns, schema=summary_schema())
 
     def load(self, summaries: pa.Table, slots: Mapping[tuple[str, str], int]) -> None:

@@ -265,6 +265,7 @@ class Drain:
         """
         thread = self._thread
         self._stop.until_s = clock.monotonic_s() + timeout_s
+        self._wake.set()
         if thread is not None:
             thread.join(timeout_s)
         with self._lock:
@@ -458,6 +459,7 @@ class Drain:
         writer = lane.writer
         # Asked once: a writer that ends while this uploads has rows that this does not see.
         is_ending = lane.ending
+        before = writer.uploaded_rows
         try:
             self.storage.ensure_lake()
             writer.upload(self.storage, seal=is_ending)
@@ -467,7 +469,7 @@ class Drain:
         except ConflictError as error:
             try:
                 self._rekey(lane, error)
-            except OSError as refused:
+            except Exception as refused:  # noqa: BLE001 - as below
                 self._failed(lane, refused)
         except Exception as error:  # noqa: BLE001 - the thread must live: rows wait in the journal
             self._failed(lane, error)
@@ -475,8 +477,9 @@ class Drain:
             if lane.failures > 1:
                 _warn(f"the store {self.storage.fs.url!r} answers again.", RunlakeWarning)
             lane.failures, lane.error = 0, None
-            lane.put_s = clock.monotonic_s()
-            lane.due_s = lane.put_s + self._cadence.wait_s(lane.put_s - lane.born_s)
+            now = clock.monotonic_s()
+            lane.put_s = now if writer.uploaded_rows > before else lane.put_s
+            lane.due_s = now + self._cadence.wait_s(now - lane.born_s)
         lane.attempts += 1
         self._tell_refused(lane)
         if isinstance(writer, Writer) and writer.must_end and not lane.ending:

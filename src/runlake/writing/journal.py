@@ -20,7 +20,7 @@ import struct
 import threading
 from bisect import bisect_right
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from runlake import clock, schema
 from runlake._lazy import lazy
@@ -67,6 +67,10 @@ class Event(NamedTuple):
     key: str
     num: float | None
     str: str | None
+
+
+# An event as callers give it: run_id, kind, key, num, str.
+Row: TypeAlias = tuple[str, str, str, float | None, str | None]
 
 
 class Position(NamedTuple):

@@ -30,9 +30,6 @@ class Endable(Protocol):
     def finish_with(self, error: BaseException | None) -> None:
         """End as the process ends."""
 
-    def renew_in_child(self) -> None:
-        """Take new locks in a forked child, where nobody may let go of the old ones."""
-
 
 class Closable(Protocol):
     """A drain."""
@@ -134,12 +131,3 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
         return
     _process.terminated = Terminated(128 + number)
     raise _process.terminated
-
-
-def _after_fork_in_child() -> None:
-    for run in list(_process.runs.values()):
-        run.renew_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runlake import schema
 from runlake._lazy import lazy
+from runlake.storage import arrays
 from runlake.storage.segments import segment_schema
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def build(
         codes = np.empty(total, dtype=np.int32)
         codes[is_point] = by_key[points.key_ids]
         codes[places] = [number[value] for value in of_events]
-        return pa.DictionaryArray.from_arrays(codes, pa.array(values, pa.string()))
+        return pa.DictionaryArray.from_arrays(arrays.numbers(codes), arrays.strings(values))
 
     def spread(column: NDArray[Any], of_events: Sequence[Any]) -> NDArray[Any]:
         """Put the points' values and the events' where they belong."""
@@ -113,20 +114,16 @@ def build(
     nums = [event.num for event in events]
     no_num = np.zeros(total, dtype=bool)
     no_num[places] = [num is None for num in nums]
-    texts: list[str | None] = [None] * total
-    for place, event in zip(places, events, strict=True):
-        texts[place] = event.str
     times = spread(points.times, [event.clock for event in events])
     columns = [
         coded([run for run, _ in named], [event.run_id for event in events]),
         coded([schema.METRIC] * len(named), [event.kind for event in events]),
         coded([key for _, key in named], [event.key for event in events]),
-        pa.array(spread(points.steps, [0] * len(events)), mask=~is_point if events else None),
-        pa.array(times).cast(pa.timestamp("us", tz="UTC")),
-        pa.array(
-            spread(points.values, [0.0 if num is None else num for num in nums]),
-            mask=no_num if events else None,
+        arrays.numbers(spread(points.steps, [0] * len(events)), mask=~is_point),
+        arrays.numbers(times).cast(pa.timestamp("us", tz="UTC")),
+        arrays.numbers(
+            spread(points.values, [0.0 if num is None else num for num in nums]), mask=no_num
         ),
-        pa.array(texts, pa.string()) if events else pa.nulls(total, pa.string()),
+        arrays.scattered(total, places, [event.str for event in events]),
     ]
     return pa.Table.from_arrays(columns, schema=segment_schema())

@@ -10,14 +10,14 @@ import math
 import operator
 import re
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-from runlake import schema
+from runlake import clock, schema
 from runlake.errors import InvalidInputError
 
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -127,10 +127,8 @@ def text(what: str, key: str, value: object) -> str:
 
 def number_beside(value: object) -> float | None:
     """Return the number that a param's value is or spells, None if it is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, float):
-        return value
+    if isinstance(value, (bool, float)):
+        return None if isinstance(value, bool) else value
     try:
         if isinstance(value, str) and not value[:1].strip("+-.").isalpha():
             spelled = float(value)
@@ -217,3 +215,34 @@ def time_us(value: object) -> int:
             return moment
     message = f"a timestamp is an aware datetime or milliseconds since 1970, got {value!r}."
     raise InvalidInputError(message)
+
+
+def pairs(given: Mapping[str, object] | Iterable[Any]) -> list[tuple[str, object]]:
+    """Read params or tags in any of the forms that `log_batch` takes."""
+    if isinstance(given, Mapping):
+        return list(given.items())
+    return [
+        (item.key, item.value) if hasattr(item, "key") else (item[0], item[1]) for item in given
+    ]
+
+
+def batch_point(metric: Any) -> tuple[str, float, int, int]:  # noqa: ANN401 - or MLflow's
+    """Return key, value, step and time (microseconds) of one metric of `log_batch`.
+
+    Raises:
+        InvalidInputError: it is neither MLflow's Metric nor such a tuple, or a part is wrong.
+    """
+    if hasattr(metric, "key"):
+        metric = (metric.key, metric.value, metric.step, metric.timestamp)
+    if not isinstance(metric, (tuple, list)) or len(metric) not in {3, 4}:
+        message = f"a metric of log_batch is (key, value, step[, timestamp]), got {metric!r}."
+        raise InvalidInputError(message)
+    key, value, at, *rest = metric
+    moment = time_us(rest[0]) if rest and rest[0] is not None else clock.now_us()
+    found = name("metric", key)
+    return found, number(found, value), step(at), moment
+
+
+def printable(text: str) -> str:
+    """Return text without the lone surrogates that stand for bytes of no encoding."""
+    return text.encode(errors="replace").decode()
