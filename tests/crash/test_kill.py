@@ -74,9 +74,7 @@ def test_recovery_killed_at_any_instant_is_finished_by_the_next_one(
 ) -> None:
     lives = kill_processes(Order(url=lake_path, deed="train", kills=8, seed=7, at_once=8))
     assert _left(journals)
-    kill_processes(
-        Order(url=lake_path, deed="recover", kills=15, seed=8, at_once=2, longest_s=0.1)
-    )
+    kill_processes(Order(url=lake_path, deed="recover", kills=15, seed=8, at_once=2, longest_s=0.1))
     found = _recovered(lake)
     for life in lives:
         check_training(found, life)
@@ -103,9 +101,7 @@ def test_recovery_by_several_at_once_is_the_same_as_by_one(
 def test_opening_a_lake_for_writing_recovers_what_the_dead_have_left(
     lake: Lake, lake_path: str, journals: Path
 ) -> None:
-    [life] = kill_processes(
-        Order(url=lake_path, deed="train", kills=1, seed=10, shortest_s=0.1)
-    )
+    [life] = kill_processes(Order(url=lake_path, deed="train", kills=1, seed=10, shortest_s=0.1))
     [dead] = _left(journals)
     with lake.start_run(experiment=EXPERIMENT):
         wait_until(lambda: not dead.exists(), seconds=20)

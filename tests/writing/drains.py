@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pyarrow as pa
@@ -81,7 +82,7 @@ def start_run(
 ) -> Run:
     """Begin a run without a lake around it."""
     plan = RunPlan(run_id, EXPERIMENT, "Experiment", None, None, clock.now_us())
-    artifacts = cast("Artifacts", None)
+    artifacts = cast("Artifacts", SimpleNamespace(uri=lambda *_: "artifacts"))
     return Run(plan, drain, artifacts, settings, read=cast("Any", None), tags=tags or {})
 
 

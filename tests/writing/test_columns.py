@@ -31,7 +31,9 @@ def _steps(count: int) -> list[tuple[str, int, float]]:
     return [("loss", step, float(step)) for step in range(count)]
 
 
-def _table(count: int, *, first: int = 0) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def _table(
+    count: int, *, first: int = 0
+) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
     steps = np.arange(first, first + count, dtype=np.float64)
     return {"step": steps.astype(np.int64), "loss": steps}  # type: ignore[dict-item]
 
@@ -73,11 +75,10 @@ def test_null_is_no_point_and_nan_is_one() -> None:
     [
         ([1_700_000_000_000, None], [1_700_000_000_000_000, _NOW]),
         ([datetime(2024, 1, 1, tzinfo=UTC)] * 2, [1_704_067_200_000_000] * 2),
+        (pa.array([1_700_000_000_000_000_001, None], pa.timestamp("ns", tz="UTC")), [_NOW] * 2),
     ],
 )
-def test_timestamps_are_milliseconds_or_aware_times(
-    stamps: list[object], expected: list[int]
-) -> None:
+def test_timestamps_are_milliseconds_or_aware_times(stamps: object, expected: list[int]) -> None:
     data = pa.table({"step": [1, 2], "timestamp": stamps, "a": [1.0, 2.0]})
     assert points_of(data, now_us=_NOW)["time"].to_pylist() == expected
 
@@ -100,9 +101,7 @@ def test_timestamps_are_milliseconds_or_aware_times(
         (5, "log_history takes"),
     ],
 )
-def test_columns_that_are_no_points_are_refused_with_the_reason(
-    data: object, message: str
-) -> None:
+def test_columns_that_are_no_points_are_refused_with_the_reason(data: object, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         points_of(data, now_us=_NOW)
 

@@ -277,7 +277,7 @@ def test_close_of_a_store_that_is_down_keeps_the_rows_for_the_next_opening(
     faulty.is_down = False
     assert drain.place.root is not None
     [found] = recover.each(storage, drain.place.root)
-    assert (found.rows, found.problem, found.killed_runs) == (3, None, ())
+    assert (found.problem, found.killed_runs) == (None, ())
     rows = read_all(storage.fs, settings)
     assert points(rows) == _steps(1)
     assert [row.str for row in rows if row.kind == schema.STATUS] == ["RUNNING", "FINISHED"]
@@ -318,9 +318,7 @@ def test_drain_goes_on_after_a_close(settings: Settings, storage: Storage) -> No
     assert len(_writers(storage)) == 2
 
 
-def test_rows_logged_while_a_drain_closes_are_kept(
-    settings: Settings, storage: Storage
-) -> None:
+def test_rows_logged_while_a_drain_closes_are_kept(settings: Settings, storage: Storage) -> None:
     drain = Drain(storage, settings)
     run = start_run(drain, settings)
     stop = threading.Event()
@@ -328,13 +326,13 @@ def test_rows_logged_while_a_drain_closes_are_kept(
 
     def work() -> None:
         nonlocal steps
-        while not stop.is_set():
+        while not stop.is_set() and steps < 20_000:
             run.log_metric("loss", float(steps), steps)
             steps += 1
 
     thread = threading.Thread(target=work)
     thread.start()
-    for _ in range(5):
+    for _ in range(3):
         drain.close(10.0)
     stop.set()
     thread.join()

@@ -91,7 +91,9 @@ _DEEDS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(deeds=_DEEDS, mode=st.sampled_from(_MODES), data=st.data())
 def test_points_and_events_in_any_order_have_one_sequence_in_every_mode(
     tmp_path_factory: pytest.TempPathFactory, deeds: list[tuple[str, int, int]], mode: str,
@@ -120,7 +122,9 @@ def test_points_and_events_in_any_order_have_one_sequence_in_every_mode(
     # Any cut is where it was asked, and the two halves are the whole.
     first = journal.cut(_START, end, rows=data.draw(st.integers(0, len(expected) + 2)))
     second = journal.cut(first, end, rows=data.draw(st.integers(0, len(expected) + 2)))
-    parts = [_content(journal, *span).rows for span in ((_START, first), (first, second), (second, end))]
+    parts = [
+        _content(journal, *span).rows for span in ((_START, first), (first, second), (second, end))
+    ]
     assert sum(parts, []) == expected
     journal.close()
     if mode != "memory":

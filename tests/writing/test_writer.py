@@ -268,9 +268,7 @@ def test_writer_whose_facts_are_large_must_end(storage: Storage) -> None:
     assert writer.must_end
 
 
-def test_writer_with_many_keys_must_end(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_writer_with_many_keys_must_end(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "MAX_KEYS", 5)
     writer = new_writer()
     for number in range(6):

@@ -115,13 +115,10 @@ class ColumnWriter:
             self._rows = first + points.num_rows
         return True
 
-    def _file(self, name: SegmentName) -> Path:
-        assert self._folder is not None
-        return self._folder / name.key.rpartition("/")[2]
+    def _file(self, folder: Path, name: SegmentName) -> Path:
+        return folder / name.key.rpartition("/")[2]
 
-    def _make(
-        self, run_id: str, points: pa.Table, first: int
-    ) -> tuple[SegmentName, bytes | Path]:
+    def _make(self, run_id: str, points: pa.Table, first: int) -> tuple[SegmentName, bytes | Path]:
         """Encode one segment; without a folder it is kept in memory, else under a hidden name."""
         count = points.num_rows
         coded: Any = points["key"].combine_chunks().dictionary_encode()
@@ -332,10 +329,15 @@ def _times(table: pa.Table, now_us: int) -> pa.ChunkedArray:
         if column.type.tz is None:
             message = "column 'timestamp' has no time zone; make it UTC."
             raise InvalidInputError(message)
-        column = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+        # Nanoseconds, as pandas has them, are cut.
+        column = column.cast(pa.timestamp("us", tz="UTC"), safe=False).cast(pa.int64())
     else:
         milliseconds = _cast(table, _TIME, pa.int64())
-        column = pc.multiply_checked(milliseconds, 1000)
+        try:
+            column = pc.multiply_checked(milliseconds, 1000)
+        except pa.ArrowException as error:
+            message = "column 'timestamp' holds milliseconds that no 64 bits of microseconds hold."
+            raise InvalidInputError(message) from error
     return column.fill_null(now_us) if column.null_count else column
 
 

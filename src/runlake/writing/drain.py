@@ -14,7 +14,7 @@ import warnings
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from runlake import clock, ids
 from runlake.errors import (
@@ -63,11 +63,14 @@ LOCAL: Final = Cadence(first_s=1.0, share_of_age=0.02, longest_s=10.0)
 FAR: Final = Cadence(first_s=2.0, share_of_age=0.05, longest_s=30.0)
 
 
+_W = TypeVar("_W", Writer, ColumnWriter)
+
+
 @dataclass(slots=True, eq=False)
-class _Lane:
+class _Lane(Generic[_W]):
     """One writer, its lock, and when it is due."""
 
-    writer: Writer | ColumnWriter
+    writer: _W
     lock: places.OwnerLock | None
     born_s: float
     due_s: float
@@ -79,7 +82,7 @@ class _Lane:
     error: Exception | None = None
     refused_told: int = 0
     flush_wanted: bool = False
-    successor: _Lane | None = None
+    successor: _Lane[Any] | None = None
     moved_rows: int = 0
 
 
@@ -95,7 +98,7 @@ class _Stop:
 class _Target:
     """How many rows of a writer a flush waits for."""
 
-    lane: _Lane
+    lane: _Lane[Any]
     rows: int
     attempts: int
 
@@ -129,9 +132,9 @@ class Drain:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._done = threading.Condition()
-        self._lanes: list[_Lane] = []
-        self._current: dict[str, _Lane] = {}
-        self._columns: dict[str, _Lane] = {}
+        self._lanes: list[_Lane[Any]] = []
+        self._current: dict[str, _Lane[Writer]] = {}
+        self._columns: dict[str, _Lane[ColumnWriter]] = {}
         self._thread: threading.Thread | None = None
         self._stop = _Stop()
         self._place: places.Place | None = None
@@ -166,15 +169,12 @@ class Drain:
             lane = self._current.get(experiment_id)
             if lane is None or lane.writer.journal.is_retired:
                 lane = self._replace(experiment_id, experiment_name)
-            assert isinstance(lane.writer, Writer)
             return lane.writer
 
     def fresh_writer(self, experiment_id: str, experiment_name: str) -> Writer:
         """Return a new writer: for a run that the current one has ended already."""
         with self._lock:
-            lane = self._replace(experiment_id, experiment_name)
-            assert isinstance(lane.writer, Writer)
-            return lane.writer
+            return self._replace(experiment_id, experiment_name).writer
 
     def columns(self, experiment_id: str, experiment_name: str) -> ColumnWriter:
         """Return the writer for columns that are given at once."""
@@ -186,7 +186,6 @@ class Drain:
                 folder = None if lock is None else lock.folder
                 writer = ColumnWriter(writer_id, experiment_id, experiment_name, folder)
                 lane = self._columns[experiment_id] = self._add(writer, lock)
-            assert isinstance(lane.writer, ColumnWriter)
             return lane.writer
 
     def soon(self) -> None:
@@ -291,11 +290,11 @@ class Drain:
 
     # Making and ending writers, under the lock.
 
-    def _replace(self, experiment_id: str, experiment_name: str) -> _Lane:
+    def _replace(self, experiment_id: str, experiment_name: str) -> _Lane[Writer]:
         old = self._current.get(experiment_id)
         if old is not None:
             self._end(old)
-            failure = old.writer.journal.failure if isinstance(old.writer, Writer) else None
+            failure = old.writer.journal.failure
             if failure is not None:
                 self._disk_failed(failure)
         writer_id = ids.new_writer_id(clock.now_us())
@@ -353,7 +352,7 @@ class Drain:
             RunlakeWarning,
         )
 
-    def _add(self, writer: Writer | ColumnWriter, lock: places.OwnerLock | None) -> _Lane:
+    def _add(self, writer: _W, lock: places.OwnerLock | None) -> _Lane[_W]:
         now = clock.monotonic_s()
         lane = _Lane(writer, lock, born_s=now, due_s=now + self._cadence.first_s, put_s=now)
         self._lanes.append(lane)
@@ -378,7 +377,7 @@ class Drain:
         lifecycle.watch_drain(self)
 
     @staticmethod
-    def _end(lane: _Lane) -> None:
+    def _end(lane: _Lane[Any]) -> None:
         lane.writer.retire()
         lane.ending = True
 
@@ -405,7 +404,7 @@ class Drain:
 
     def _finish_all(self, stop: _Stop) -> None:
         """Bring out all that ends, trying again until the time is over, and let go of it."""
-        ours: list[_Lane] = []
+        ours: list[_Lane[Any]] = []
         is_first = True
         while True:
             with self._lock:
@@ -418,7 +417,8 @@ class Drain:
                 self._done.notify_all()
             is_first = False
             left = [lane for lane in ours if not lane.done]
-            left += [lane.successor for lane in ours if lane.successor and not lane.successor.done]
+            moved = [lane.successor for lane in ours if lane.successor is not None]
+            left += [lane for lane in moved if not lane.done]
             now = clock.monotonic_s()
             if not left or now >= stop.until_s:
                 break
@@ -443,7 +443,7 @@ class Drain:
         waits.append(SYNC_S if lanes else self._settings.heartbeat_s)
         return max(0.0, min(waits))
 
-    def _is_due(self, lane: _Lane) -> bool:
+    def _is_due(self, lane: _Lane[Any]) -> bool:
         if lane.flush_wanted:
             return True
         if lane.failures:
@@ -453,7 +453,7 @@ class Drain:
             return True
         return pending > 0 and clock.monotonic_s() >= lane.due_s
 
-    def _serve(self, lane: _Lane) -> None:
+    def _serve(self, lane: _Lane[Any]) -> None:
         """Upload one writer's rows; an ill store makes it due again later."""
         lane.flush_wanted = False
         writer = lane.writer
@@ -482,27 +482,26 @@ class Drain:
             lane.due_s = now + self._cadence.wait_s(now - lane.born_s)
         lane.attempts += 1
         self._tell_refused(lane)
-        if isinstance(writer, Writer) and writer.must_end and not lane.ending:
+        if writer.must_end and not lane.ending:
             with self._lock:
                 if self._current.get(writer.experiment_id) is lane:
                     self._replace(writer.experiment_id, writer.experiment_name)
 
-    def _finish(self, lane: _Lane) -> None:
+    def _finish(self, lane: _Lane[Any]) -> None:
         """Let go of a writer whose rows are all in the store."""
-        try:
+        # Else its segments stay small, or two names hold the same rows until vacuum.
+        with suppress(RunlakeError):
             lane.writer.merge(self.storage)
-        except RunlakeError:
-            pass  # its segments stay small, or two names hold the same rows until vacuum
         self._let_go(lane)
 
     @staticmethod
-    def _let_go(lane: _Lane) -> None:
+    def _let_go(lane: _Lane[Any]) -> None:
         lane.writer.close()
         if lane.lock is not None:
             lane.lock.release(remove=True)
         lane.done = True
 
-    def _failed(self, lane: _Lane, error: Exception) -> None:
+    def _failed(self, lane: _Lane[Any], error: Exception) -> None:
         lane.error = error
         lane.failures += 1
         wait = min(_BACKOFF_S, 2.0**lane.failures) * (0.5 + ids.jitter())
@@ -516,7 +515,7 @@ class Drain:
                 RunlakeWarning,
             )
 
-    def _rekey(self, lane: _Lane, error: ConflictError) -> None:
+    def _rekey(self, lane: _Lane[Any], error: ConflictError) -> None:
         """Go on under a new writer id, because another process writes under ours."""
         _warn(f"{error} The rows go on under a new writer id.", RunlakeWarning)
         old = lane.writer
@@ -524,9 +523,8 @@ class Drain:
         target: Writer | ColumnWriter
         with self._lock:
             self._end(lane)
-            for lanes in (self._current, self._columns):
-                if lanes.get(old.experiment_id) is lane:
-                    del lanes[old.experiment_id]
+            if self._current.get(old.experiment_id) is lane:
+                del self._current[old.experiment_id]
         if isinstance(old, Writer):
             target = old.move_unsealed(lambda: self.writer(*experiment))
         else:
@@ -562,7 +560,7 @@ class Drain:
                 self._recovery = None
                 _warn(f"journals of earlier processes wait: {error}", RunlakeWarning)
 
-    def _tell_refused(self, lane: _Lane) -> None:
+    def _tell_refused(self, lane: _Lane[Any]) -> None:
         refused = lane.writer.refused
         if refused > lane.refused_told:
             _warn(
@@ -573,7 +571,7 @@ class Drain:
             )
             lane.refused_told = refused
 
-    def _tell_left(self, left: Sequence[_Lane]) -> None:
+    def _tell_left(self, left: Sequence[_Lane[Any]]) -> None:
         kept = sum(lane.writer.pending for lane in left if lane.lock is not None)
         gone = sum(lane.writer.pending for lane in left if lane.lock is None)
         if kept:

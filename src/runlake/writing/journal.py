@@ -165,9 +165,7 @@ class Journal:
             if number >= self._page_end and not self._turn_page():
                 return False
             # The mark comes last in the record; the counter moves after the record is whole.
-            _PACK(
-                self._page, (number & _IN_PAGE) << 5, step, time_us, value, key_id, number + 1
-            )
+            _PACK(self._page, (number & _IN_PAGE) << 5, step, time_us, value, key_id, number + 1)
             if self._page_fd >= 0 and not self._write_through(number, 1):
                 return False
             self._points = number + 1
@@ -205,9 +203,7 @@ class Journal:
                 first = number & _IN_PAGE
                 part = slice(taken, taken + size)
                 if size < _MANY:
-                    fields = _flat(
-                        number, key_ids[part], numbers[part], step=step, time_us=time_us
-                    )
+                    fields = _flat(number, key_ids[part], numbers[part], step=step, time_us=time_us)
                     _packer(size)(self._page, first << 5, *fields)
                 else:
                     records = np.frombuffer(self._page, _record_type(), size, first << 5)
@@ -297,9 +293,7 @@ class Journal:
             if close and not self._closed:
                 self._closed = True
                 number = self._events_before + len(self._events)
-                event = Event(
-                    self._points, self._clock.tick(), "", schema.CLOSE, "", None, None
-                )
+                event = Event(self._points, self._clock.tick(), "", schema.CLOSE, "", None, None)
                 # A disk that refuses here loses nothing but the word that nothing follows.
                 self._write_lines(self._events_fd, [event_line(number, event)])
                 self._events.append(event)
@@ -324,7 +318,9 @@ class Journal:
         if end.rows - start.rows <= rows:
             return end
         with self.lock:
-            events = self._events[start.events - self._events_before : end.events - self._events_before]
+            events = self._events[
+                start.events - self._events_before : end.events - self._events_before
+            ]
         # Row number of each event, counted from start; how many fall below the limit?
         numbers = [event.points - start.points + place for place, event in enumerate(events)]
         inside = bisect_right(numbers, rows - 1)

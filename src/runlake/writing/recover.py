@@ -266,9 +266,7 @@ def _read_events(folder: Path, sealed: Position, points: int) -> list[Event]:
     return events
 
 
-def _read_pages(
-    folder: Path, sealed: Position, key_count: int
-) -> tuple[dict[int, bytearray], int]:
+def _read_pages(folder: Path, sealed: Position, key_count: int) -> tuple[dict[int, bytearray], int]:
     """Read the points behind the last seal, up to the first mark that is not the next."""
     pages: dict[int, bytearray] = {}
     count = sealed.points
@@ -289,4 +287,3 @@ def _read_pages(
         count = start + len(expected)
         number += 1
     return pages, count
-

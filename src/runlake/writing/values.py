@@ -44,7 +44,9 @@ def number(key: str, value: object) -> float:
         try:
             return float(plain)
         except OverflowError as error:
-            message = f"metric {key!r} got {str(plain)[:40]}, which does not fit a 64-bit float."
+            message = (
+                f"metric {key!r} got a {type(value).__name__} that does not fit a 64-bit float."
+            )
             raise InvalidInputError(message) from error
     shape = getattr(value, "shape", None)
     shown = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else f" {str(value)[:40]!r}"
@@ -209,6 +211,8 @@ def time_us(value: object) -> int:
             message = f"timestamp {value} has no time zone; use datetime.now(timezone.utc)."
             raise InvalidInputError(message)
         return round(value.timestamp() * 1e6)
+    if not isinstance(value, (bool, float)) and hasattr(value, "__index__"):
+        value = operator.index(value)  # a NumPy integer, for one
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         moment = value * 1000 if isinstance(value, int) else round(value * 1000)
         if moment in _INT64:
@@ -221,9 +225,14 @@ def pairs(given: Mapping[str, object] | Iterable[Any]) -> list[tuple[str, object
     """Read params or tags in any of the forms that `log_batch` takes."""
     if isinstance(given, Mapping):
         return list(given.items())
-    return [
-        (item.key, item.value) if hasattr(item, "key") else (item[0], item[1]) for item in given
-    ]
+    found = []
+    for item in given:
+        pair = (item.key, item.value) if hasattr(item, "key") else item
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
+            message = f"params and tags are a mapping or (key, value) pairs, got {item!r}."
+            raise InvalidInputError(message)
+        found.append((pair[0], pair[1]))
+    return found
 
 
 def batch_point(metric: Any) -> tuple[str, float, int, int]:  # noqa: ANN401 - or MLflow's
