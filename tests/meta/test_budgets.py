@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+from typing import TYPE_CHECKING
 
 from tests.meta.tree import Function, functions, parse, shown, sources
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
@@ -25,8 +29,21 @@ def lines_of_code(function: Function) -> int:
     return lines
 
 
+def lines_without_contracts(file: Path) -> int:
+    """Count a file's lines without its docstrings: a contract told in full is no second idea."""
+    tree = parse(file)
+    told = 0
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
+            first = node.body[0]
+            told += (first.end_lineno or first.lineno) - first.lineno + 1
+    return len(file.read_text("utf-8").splitlines()) - told
+
+
 def test_every_file_keeps_its_line_budget() -> None:
-    lines = {shown(file): len(file.read_text("utf-8").splitlines()) for file in sources()}
+    lines = {shown(file): lines_without_contracts(file) for file in sources()}
     assert {file: count for file, count in lines.items() if count > FILE_LINES} == {}
 
 

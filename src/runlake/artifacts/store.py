@@ -64,7 +64,9 @@ class Artifacts:
         """Return the URL of a run's folder."""
         return f"{self._storage.fs.url}/{layout.artifacts(experiment_id, run_id)}".rstrip("/")
 
-    def put(self, place: Place, local: str | os.PathLike[str], folder: str | None) -> Iterator[Row]:
+    def put(
+        self, place: Place, local: str | os.PathLike[str], *, folder: str | None
+    ) -> Iterator[Row]:
         """Upload a file, or a folder under its own name; yield an event for each file.
 
         Args:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from runlake import schema
@@ -23,8 +25,6 @@ from runlake.writing.writer import encode, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -38,6 +38,51 @@ else:
 SEGMENT_ROWS: Final = 1 << 20
 _STEP: Final = "step"
 _TIME: Final = "timestamp"
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A segment that waits for its upload: in a file, or in memory where there is no folder."""
+
+    name: SegmentName
+    data: bytes
+    file: Path | None
+
+    @classmethod
+    def write(cls, name: SegmentName, data: bytes, folder: Path | None) -> _Finished:
+        """Keep a segment, in a folder under a name that does not show yet.
+
+        Raises:
+            OSError: the disk is full; nothing is left of it.
+        """
+        if folder is None:
+            return cls(name, data, None)
+        made = cls(name, b"", folder / name.key.rpartition("/")[2])
+        try:
+            made._hidden.write_bytes(data)
+        except OSError:
+            made.drop()
+            raise
+        return made
+
+    @property
+    def _hidden(self) -> Path:
+        return Path(f"{self.file}.tmp")
+
+    def show(self) -> None:
+        """Give the file its name: from now on it survives a crash of the process."""
+        if self.file is not None:
+            self._hidden.replace(self.file)
+
+    def read(self) -> bytes:
+        """Return the segment."""
+        return self.data if self.file is None else self.file.read_bytes()
+
+    def drop(self) -> None:
+        """Leave nothing on the disk."""
+        if self.file is not None:
+            self._hidden.unlink(missing_ok=True)
+            self.file.unlink(missing_ok=True)
 
 
 class ColumnWriter:
@@ -59,7 +104,7 @@ class ColumnWriter:
         self._retired = False
         self._slots: dict[tuple[str, str], int] = {}
         self._summaries = Summaries()
-        self._waiting: list[tuple[SegmentName, bytes | None]] = []
+        self._waiting: list[_Finished] = []
         self.uploaded_rows = 0
 
     @property
@@ -93,33 +138,26 @@ class ColumnWriter:
         with self._lock:
             if self._retired:
                 return False
-            first = self._rows
-            made: list[tuple[SegmentName, bytes | Path]] = []
+            made: list[_Finished] = []
             try:
                 for start in range(0, points.num_rows, SEGMENT_ROWS):
                     part = points.slice(start, SEGMENT_ROWS)
-                    made.append(self._make(run_id, part, first + start))
-                for name, content in made:
+                    made.append(self._make(run_id, part, self._rows + start))
+                for one in made:
                     # They appear together, or as good as: renaming needs no space.
-                    if not isinstance(content, bytes):
-                        content.replace(self._file(name))
+                    one.show()
             except BaseException:
                 # The summaries hold what the rows do not.
                 self._retired = True
-                for _, content in made:
-                    if not isinstance(content, bytes):
-                        content.unlink(missing_ok=True)
+                for one in made:
+                    one.drop()
                 raise
-            kept = [(name, data if isinstance(data, bytes) else None) for name, data in made]
-            self._waiting += kept
-            self._rows = first + points.num_rows
+            self._waiting += made
+            self._rows += points.num_rows
         return True
 
-    def _file(self, folder: Path, name: SegmentName) -> Path:
-        return folder / name.key.rpartition("/")[2]
-
-    def _make(self, run_id: str, points: pa.Table, first: int) -> tuple[SegmentName, bytes | Path]:
-        """Encode one segment; without a folder it is kept in memory, else under a hidden name."""
+    def _make(self, run_id: str, points: pa.Table, first: int) -> _Finished:
+        """Encode one segment; it does not show yet."""
         count = points.num_rows
         coded: Any = points["key"].combine_chunks().dictionary_encode()
         keys = coded.dictionary.to_pylist()
@@ -132,7 +170,7 @@ class ColumnWriter:
         self._summaries.add(
             slots[coded.indices.to_numpy()], steps.to_numpy(), times.to_numpy(), numbers
         )
-        zeros = pa.array(np.zeros(count, np.int32))
+        zeros: Any = pa.array(np.zeros(count, np.int32))
         columns = [
             pa.DictionaryArray.from_arrays(zeros, pa.array([run_id])),
             pa.DictionaryArray.from_arrays(zeros, pa.array([schema.METRIC])),
@@ -153,18 +191,7 @@ class ColumnWriter:
         summaries = self._summaries.table(slots, [run_id] * len(keys), keys)
         state = State(fact_schema().empty_table(), summaries)
         data = encode(name, self.experiment_name, table, state)
-        if self._folder is None:
-            return name, data
-        temporary = self._file(name).with_suffix(".tmp")
-        try:
-            temporary.write_bytes(data)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        return name, temporary
-
-    def _read(self, name: SegmentName, kept: bytes | None) -> bytes:
-        return self._file(name).read_bytes() if kept is None else kept
+        return _Finished.write(name, data, self._folder)
 
     def upload(self, storage: Storage, *, seal: bool = False) -> None:  # noqa: ARG002 - all are sealed
         """Bring every waiting segment into the store, oldest first.
@@ -174,15 +201,14 @@ class ColumnWriter:
             ConflictError: another process wrote other rows under this writer's id.
         """
         while self._waiting:
-            name, kept = self._waiting[0]
-            data = self._read(name, kept)
-            if not storage.append(name, data):
-                table, _ = segments.decode(data, key=name.key)
-                put(storage, name, data, table)
+            oldest = self._waiting[0]
+            data = oldest.read()
+            if not storage.append(oldest.name, data):
+                table, _ = segments.decode(data, key=oldest.name.key)
+                put(storage, oldest.name, data, table)
             self._waiting.pop(0)
-            self.uploaded_rows = name.last + 1
-            if kept is None:
-                self._file(name).unlink(missing_ok=True)
+            self.uploaded_rows = oldest.name.last + 1
+            oldest.drop()
 
     def move_waiting(self, successor: Callable[[], ColumnWriter]) -> ColumnWriter:
         """Write every waiting segment again under another writer's id.
@@ -199,21 +225,15 @@ class ColumnWriter:
         self.retire()
         target = successor()
         while self._waiting:
-            name, kept = self._waiting[0]
-            rows, _ = segments.decode(self._read(name, kept), key=name.key)
-            points = pa.table(
-                {
-                    "key": rows["key"].cast(pa.string()),
-                    "step": rows["step"],
-                    "time": rows["timestamp"].cast(pa.int64()),
-                    "value": rows["num"],
-                }
-            )
+            oldest = self._waiting[0]
+            rows, _ = segments.decode(oldest.read(), key=oldest.name.key)
+            key, time = rows["key"].cast(pa.string()), rows["timestamp"].cast(pa.int64())
+            columns = [key, rows["step"], time, rows["num"]]
+            points = pa.Table.from_arrays(columns, names=["key", "step", "time", "value"])
             while not target.add(str(rows["run_id"][0].as_py()), points):
                 target = successor()
             self._waiting.pop(0)
-            if kept is None:
-                self._file(name).unlink(missing_ok=True)
+            oldest.drop()
         return target
 
     def delete_superseded(self, storage: Storage, *, at_once: bool = False) -> None:
@@ -232,12 +252,11 @@ class ColumnWriter:
 
     def sync(self) -> None:
         """Bound what a power loss takes."""
-        for name, kept in list(self._waiting):
-            if kept is not None:
-                continue
-            # It may have been uploaded and deleted since.
-            with suppress(FileNotFoundError), self._file(name).open("rb") as file:
-                os.fsync(file.fileno())
+        for one in list(self._waiting):
+            if one.file is not None:
+                # It may have been uploaded and deleted since.
+                with suppress(FileNotFoundError), one.file.open("rb") as file:
+                    os.fsync(file.fileno())
 
     def beat(self) -> None:
         """Nothing to do: the run's own writer shows that the process lives."""
@@ -302,17 +321,19 @@ def points_of(data: object, *, now_us: int) -> pa.Table:
 def _arrow(data: object) -> pa.Table:
     if isinstance(data, pa.Table):
         return data
+    columns: Any = data
     try:
-        return pa.table(data)
+        table: pa.Table = pa.table(columns)
     except (pa.ArrowException, TypeError, ValueError) as error:
         message = (
             "log_history takes an Arrow table, a Polars or pandas frame, or a mapping of names "
             f"to arrays, got {type(data).__name__}: {error}"
         )
         raise InvalidInputError(message) from error
+    return table
 
 
-def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray[Any]:
     try:
         return table[name].cast(kind)
     except pa.ArrowException as error:
@@ -320,11 +341,11 @@ def _cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
         raise InvalidInputError(message) from error
 
 
-def _times(table: pa.Table, now_us: int) -> pa.ChunkedArray:
+def _times(table: pa.Table, now_us: int) -> pa.ChunkedArray[Any]:
     """Return the points' times in microseconds."""
     if _TIME not in table.column_names:
         return pa.chunked_array([pa.array(np.full(table.num_rows, now_us, np.int64))])
-    column = table[_TIME]
+    column: Any = table[_TIME]
     if pa.types.is_timestamp(column.type):
         if column.type.tz is None:
             message = "column 'timestamp' has no time zone; make it UTC."

@@ -105,7 +105,8 @@ class _Target:
     @property
     def left(self) -> int:
         """How many of them the store does not hold."""
-        return max(0, self.rows - self.lane.writer.uploaded_rows)
+        uploaded: int = self.lane.writer.uploaded_rows
+        return max(0, self.rows - uploaded)
 
     def is_settled(self) -> bool:
         """Tell whether all are in the store, or an attempt has failed; follow moved rows."""

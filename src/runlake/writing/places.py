@@ -8,6 +8,7 @@ sealed.json      the state where trimming stopped
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -20,15 +21,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar, Final
 
 from runlake import ids
 from runlake.settings import Settings, user_folder
 
+fcntl: ModuleType | None
 try:
-    import fcntl
+    fcntl = importlib.import_module("fcntl")
 except ImportError:  # Windows: without a lock, only `recover(force=True)` touches journals
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 OWNER: Final = "owner.json"
 KEYS: Final = "keys.jsonl"
@@ -237,7 +240,7 @@ class OwnerLock:
                 if fcntl is not None:
                     fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Another recoverer may have finished and removed it between open and lock.
-                os.stat(folder / OWNER)
+                (folder / OWNER).stat()
             except OSError:
                 os.close(fd)
                 return None

@@ -162,7 +162,8 @@ def load(folder: Path, owner: Owner) -> tuple[Writer, tuple[str, ...]]:
     if end.rows and not (events and events[-1].kind == schema.CLOSE):
         killed = tuple(sorted(book.open_runs()))
         alive_us = _alive_us(folder, pages, point_count)
-        clocks = [*(event.clock for event in events), *saved.facts["clock"].to_pylist()]
+        clocks = [event.clock for event in events]
+        clocks += [int(moment) for moment in saved.facts["clock"].to_numpy()]
         spoken_us = max(clocks, default=alive_us)
         events += _Ending(spoken_us, max(spoken_us, alive_us)).append(folder, end, killed)
     journal = Journal(None, HybridClock(), mapped=False, limit_bytes=_NO_LIMIT)

@@ -89,9 +89,9 @@ def build(
     places = [event.points - start.points + place for place, event in enumerate(events)]
     is_point[places] = False
     used = np.flatnonzero(np.bincount(points.key_ids)) if len(points) else np.zeros(0, int)
-    named = [keys[key_id] for key_id in used]
+    named = [keys[int(key_id)] for key_id in used]
 
-    def coded(of_points: list[str], of_events: list[str]) -> pa.DictionaryArray:
+    def coded(of_points: list[str], of_events: list[str]) -> pa.DictionaryArray[Any, Any]:
         """Code a text column whose point values hang on the key id."""
         values = list(dict.fromkeys([*of_points, *of_events]))
         number = {value: code for code, value in enumerate(values)}

@@ -227,7 +227,9 @@ def pairs(given: Mapping[str, object] | Iterable[Any]) -> list[tuple[str, object
         return list(given.items())
     found = []
     for item in given:
-        pair = (item.key, item.value) if hasattr(item, "key") else item
+        pair: Any = item
+        if hasattr(item, "key"):
+            pair = item.key, item.value
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
             message = f"params and tags are a mapping or (key, value) pairs, got {item!r}."
             raise InvalidInputError(message)
