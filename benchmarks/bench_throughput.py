@@ -67,15 +67,16 @@ def _ours(feed: Callable[[runlake.Run, int], None], count: int) -> float:
 
 
 def _one_by_one(run: runlake.Run, count: int) -> None:
-    values = data.curve(1000, seed=1).tolist()
+    values = data.curve(count, seed=1).tolist()
     for step in range(count):
-        run.log_metric("train/loss", values[step % 1000], step)
+        run.log_metric("train/loss", values[step], step)
 
 
 def _ten_by_ten(run: runlake.Run, count: int) -> None:
-    rows = data.rows(10, seed=1)
+    # More than a segment holds, so that no repetition compresses.
+    rows = data.rows(10, seed=1, count=min(count // 10, 50_000))
     for step in range(count // 10):
-        run.log(rows[step % 1000], step)
+        run.log(rows[step % len(rows)], step)
 
 
 def _at_once(count: int) -> Figure:

@@ -4,7 +4,7 @@ import math
 import threading
 import warnings
 from argparse import Namespace
-from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -18,8 +18,8 @@ import pytest
 
 from runlake import clock, schema
 from runlake.errors import InvalidInputError, RunlakeWarning, StateError
-from runlake.run import Run
 from runlake.settings import Settings
+from runlake.storage import segments
 from runlake.storage.engine import Storage
 from tests.writing.drains import (
     StillDrain,
@@ -30,9 +30,10 @@ from tests.writing.drains import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from runlake.run import Run
     from tests.writing.drains import Row
 
 
@@ -40,6 +41,7 @@ class Desk:
     """A run, and a way to see what it has written."""
 
     def __init__(self, folder: Path) -> None:
+        """Begin the run; journals and cache lie in `folder`."""
         self.settings = Settings(journal=str(folder / "journals"), cache=str(folder / "cache"))
         self.fs = memory_filesystem()
         self.drain = StillDrain(Storage(self.fs, self.settings), self.settings)
@@ -74,9 +76,9 @@ _BAD: list[tuple[Callable[[Run], object], str]] = [
     (lambda run: run.log_metric("loss", None), "'loss'.*NoneType"),
     (lambda run: run.log_metric("loss", [1.0]), "'loss'.*list"),
     (lambda run: run.log_metric("loss", np.array([1.0, 2.0])), r"'loss'.*shape \(2,\)"),
-    (lambda run: run.log_metric("loss", 0.5, 1.5), r"a step is.*1\.5"),
+    (lambda run: run.log_metric("loss", 0.5, 1.5), r"a step is.*1\.5"),  # type: ignore[arg-type]
     (lambda run: run.log_metric("loss", 0.5, 2**63), "a step is"),
-    (lambda run: run.log_metric("loss", 0.5, "1"), "a step is"),
+    (lambda run: run.log_metric("loss", 0.5, "1"), "a step is"),  # type: ignore[arg-type]
     (lambda run: run.log_metric("loss", 0.5, 1, "now"), "a timestamp is"),
     (lambda run: run.log_metric("loss", 0.5, 1, datetime(2024, 1, 1)), "no time zone"),  # noqa: DTZ001
     (lambda run: run.log_metric("", 0.5), "empty"),
@@ -161,8 +163,6 @@ def test_timestamps_are_kept_in_microseconds(desk: Desk) -> None:
     desk.run.log_metrics({"a": 1.0}, 1, 1_704_067_200_000)
     desk.drain.serve()
     [entry] = desk.fs.list("log/")
-    from runlake.storage import segments  # noqa: PLC0415 - read as only this test does
-
     table, _ = segments.decode(desk.fs.get(entry.key), key=entry.key)
     times = [row["timestamp"] for row in table.to_pylist() if row["kind"] == schema.METRIC]
     assert times == [moment, moment]
@@ -271,6 +271,11 @@ def test_end_of_a_run_is_said_once(desk: Desk) -> None:
     assert not desk.run.is_open
 
 
+def _raise(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -286,12 +291,8 @@ def test_block_ends_its_run_as_it_ended(
     tmp_path: Path, error: BaseException | None, status: str
 ) -> None:
     desk = Desk(tmp_path)
-    try:
-        with desk.run:
-            if error is not None:
-                raise error
-    except BaseException as raised:  # noqa: BLE001 - whatever it was
-        assert raised is error
+    with nullcontext() if error is None else pytest.raises(type(error)), desk.run:
+        _raise(error)
     assert desk.run.info.status == status
     notes = [row.str for row in desk.rows() if row.kind == schema.NOTE]
     assert len(notes) == (status == "FAILED")

@@ -12,7 +12,7 @@ from typing import Final
 
 # Loaded before the processes fork: they are about the lake, not about importing.
 import numpy  # noqa: F401, ICN001
-import pyarrow.compute
+import pyarrow.compute  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 
 from runlake.lake import open_lake

@@ -40,6 +40,7 @@ class Found:
     """What a lake answers, read once."""
 
     def __init__(self, lake: Lake) -> None:
+        """Ask."""
         self.metrics = _by_key(lake.sql(_METRICS).to_dicts())
         self.summaries = _by_key(lake.sql("SELECT * FROM metric_summary").to_dicts())
         status = lake.sql("SELECT run_id, status FROM runs")

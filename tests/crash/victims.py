@@ -87,6 +87,7 @@ class Board:
     """Numbers in shared memory that outlive the process which writes them; never torn."""
 
     def __init__(self) -> None:
+        """Begin at zero."""
         self._numbers = (ctypes.c_int64 * _SLOTS).from_buffer(mmap.mmap(-1, _SLOTS * 8))
 
     def __getitem__(self, slot: int) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class FakeTime:
     """A monotonic clock that a world moves."""
 
     def __init__(self) -> None:
+        """Begin anywhere."""
         self.now_s = 1000.0
 
     def monotonic_s(self) -> float:
@@ -80,7 +81,8 @@ class World:
     """A lake, its processes, and the model of what it must hold."""
 
     def __init__(self, seed: int, folder: Path, time: FakeTime) -> None:
-        self.chance = random.Random(seed)
+        """Make an empty lake; everything else follows from the seed."""
+        self.chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self.time = time
         self.folder = folder
         self.settings = Settings(
@@ -196,7 +198,7 @@ class World:
         own = self.chance.choice(lanes).writer
         assert isinstance(own, writer.Writer)
         end = own.journal.position()
-        if end.rows == own.uploaded.rows or end.rows == own.sealed.rows:
+        if end.rows in {own.uploaded.rows, own.sealed.rows}:
             return
         self.twins += 1
         events = own.journal.read_events(own.sealed, end)
@@ -331,7 +333,7 @@ def _plain(point: _Point) -> _Point:
 def _check_states(rows: list[Row], summaries: pa.Table) -> None:
     """Check that counts and sums in footers equal those of the rows."""
     counted: Counter[tuple[str, str, str]] = Counter()
-    summed: Counter[tuple[str, str, str]] = Counter()
+    summed: defaultdict[tuple[str, str, str], float] = defaultdict(float)
     for row in rows:
         if row.kind == schema.METRIC:
             counted[row.writer, row.run_id, row.key] += 1

@@ -135,7 +135,7 @@ def test_segment_file_has_the_columns_encodings_and_checksums_that_the_format_na
         assert "DELTA_BINARY_PACKED" in columns[name].encodings
     assert "BYTE_STREAM_SPLIT" in columns["num"].encodings
     assert str(metadata.schema.to_arrow_schema().field("timestamp").type) == "timestamp[us, tz=UTC]"
-    assert b"ARROW:schema" not in metadata.metadata
+    assert b"ARROW:schema" not in (metadata.metadata or {})
 
 
 @pytest.mark.parametrize("part", range(8))
@@ -191,13 +191,12 @@ def test_header_with_fields_of_a_later_version_is_read_without_them() -> None:
     fields = {name: getattr(header, name) for name in Header.__slots__}
     with pq.ParquetWriter(sink, table.schema) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(
-            {
-                schema.FOOTER_KEY: json.dumps({**fields, "later": 1}).encode(),
-                segments.FACTS_KEY: facts,
-                segments.SUMMARIES_KEY: summaries,
-            }
-        )
+        texts: Any = {
+            schema.FOOTER_KEY: json.dumps({**fields, "later": 1}).encode(),
+            segments.FACTS_KEY: facts,
+            segments.SUMMARIES_KEY: summaries,
+        }
+        writer.add_key_value_metadata(texts)
     assert segments.read_footer(sink.getvalue().to_pybytes(), key="k").header == header
 
 

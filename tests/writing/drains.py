@@ -5,8 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import pyarrow as pa
-
 from runlake import clock, ids
 from runlake.run import Run
 from runlake.run_plan import RunPlan
@@ -20,6 +18,8 @@ from runlake.writing.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    import pyarrow as pa
 
     from runlake.artifacts.store import Artifacts
     from runlake.settings import Settings

@@ -5,7 +5,7 @@ import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,15 +31,13 @@ def _steps(count: int) -> list[tuple[str, int, float]]:
     return [("loss", step, float(step)) for step in range(count)]
 
 
-def _table(
-    count: int, *, first: int = 0
-) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def _table(count: int, *, first: int = 0) -> dict[str, Any]:
     steps = np.arange(first, first + count, dtype=np.float64)
-    return {"step": steps.astype(np.int64), "loss": steps}  # type: ignore[dict-item]
+    return {"step": steps.astype(np.int64), "loss": steps}
 
 
-_WIDE = {"step": [1, 2], "a": [0.5, math.nan], "b": [3, None]}
-_LONG = {"key": ["a", "b", "a"], "step": [1, 1, 2], "value": [0.5, 3.0, math.nan]}
+_WIDE: dict[str, Any] = {"step": [1, 2], "a": [0.5, math.nan], "b": [3, None]}
+_LONG: dict[str, Any] = {"key": ["a", "b", "a"], "step": [1, 1, 2], "value": [0.5, 3.0, math.nan]}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from runlake.testing.filesystems import FaultyFilesystem, SlowFilesystem
 from runlake.writing import drain as drain_module
 from runlake.writing import recover
 from runlake.writing.drain import FAR, LOCAL, Drain
-from runlake.writing.journal import PAGE_BYTES
+from runlake.writing.pages import PAGE_BYTES
 from runlake.writing.places import OwnerLock
 from runlake.writing.writer import Writer
 from tests.writing.drains import (
@@ -101,9 +101,10 @@ def test_flush_of_a_store_that_is_down_raises_within_its_time_and_keeps_the_rows
     threaded.flush(10.0)
     faulty.is_down = True
     run.log_metric("loss", 0.0, 0)
-    with warnings.catch_warnings(), pytest.raises(StorageError, match="1 rows did not reach"):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", RunlakeWarning)
-        run.flush(5.0)
+        with pytest.raises(StorageError, match="1 rows did not reach"):
+            run.flush(5.0)
     faulty.is_down = False
     run.log_metric("loss", 1.0, 1)
     run.flush(10.0)
@@ -114,7 +115,11 @@ def test_flush_of_a_store_that_hangs_raises_when_its_time_is_over(
     settings: Settings, storage: Storage
 ) -> None:
     answer = threading.Event()
-    hanging = SlowFilesystem(storage.fs, latency_s=1.0, sleep=lambda _: answer.wait() and None)
+
+    def wait(_: float) -> None:
+        answer.wait()
+
+    hanging = SlowFilesystem(storage.fs, latency_s=1.0, sleep=wait)
     drain = Drain(Storage(hanging, settings), settings)
     run = start_run(drain, settings)
     run.log_metric("loss", 0.0, 0)
@@ -163,11 +168,12 @@ def test_outage_is_said_once_and_its_end_too_and_all_rows_arrive(
     run = start_run(still, settings)
     still.serve()
     faulty.is_down = True
-    with pytest.warns(RunlakeWarning, match="cannot be brought"):
+    with warnings.catch_warnings(record=True) as said:
         for step in range(60):  # a minute
             run.log_metric("loss", float(step), step)
             time.now_s += 1.0
             still.serve_due()
+    assert ["cannot be brought" in str(warning.message) for warning in said] == [True]
     faulty.is_down = False
     time.now_s += 120.0
     with pytest.warns(RunlakeWarning, match="answers again"):
@@ -266,11 +272,11 @@ def test_close_of_a_store_that_is_down_keeps_the_rows_for_the_next_opening(
     faulty.is_down = True
     run.log_metric("loss", 0.0, 0)
     run.finish()
+    thread = drain._thread
     with (
         pytest.warns(RunlakeWarning, match="3 rows did not reach"),
         pytest.warns(RunlakeWarning, match="cannot be brought"),
     ):
-        thread = drain._thread
         drain.close(0.1)
     assert thread is not None
     thread.join()
@@ -378,12 +384,9 @@ def test_run_resumed_in_the_same_process_counts_on(
     best: dict[tuple[str, str], int] = {}
     for entry in storage.fs.list("log/"):
         footer = segments.read_footer(storage.fs.get(entry.key), key=entry.key)
-        names = [footer.header.writer] * footer.state.summaries.num_rows
-        table = footer.state.summaries
-        for writer, key, n in zip(
-            names, table["key"].to_pylist(), table["n"].to_pylist(), strict=True
-        ):
-            best[writer, key] = max(n, best.get((writer, key), 0))
+        for row in footer.state.summaries.to_pylist():
+            name = footer.header.writer, str(row["key"])
+            best[name] = max(int(row["n"]), best.get(name, 0))
     assert sum(best.values()) == 60
 
 
@@ -515,15 +518,16 @@ def test_disk_that_is_full_moves_the_rows_into_memory_and_none_is_lost(
 ) -> None:
     run = start_run(still, settings)
     run.log_metric("loss", 0.0, 0)
-    with monkeypatch.context() as full, pytest.warns(RunlakeWarning, match="refuses to be written"):
-        full.setattr(os, "posix_fallocate", _refuse)
-        full.setattr(os, "pwrite", _refuse)
-        full.setattr(os, "write", _refuse)
-        full.setattr(os, "fsync", _refuse)
-        for step in range(1, 100):
-            run.log_metric("loss", float(step), step)
-        run.log_param("p", 1)
-        still.serve()
+    with monkeypatch.context() as full:
+        for call in ("posix_fallocate", "pwrite", "write", "fsync"):
+            full.setattr(os, call, _refuse)
+        # One of these calls finds out.
+        with warnings.catch_warnings(record=True) as said:
+            for step in range(1, 100):
+                run.log_metric("loss", float(step), step)
+            run.log_param("p", 1)
+            still.serve()
+    assert ["refuses to be written" in str(warning.message) for warning in said] == [True]
     run.finish()
     still.end()
     still.serve()
@@ -539,9 +543,10 @@ def test_journal_that_cannot_be_made_lets_rows_wait_in_memory(
     refused: str,
 ) -> None:  # fmt: skip
     assert still.place.root is not None
-    with monkeypatch.context() as full, pytest.warns(RunlakeWarning, match="refuses to be written"):
+    with monkeypatch.context() as full:
         full.setattr(os, refused, _refuse)
-        run = start_run(still, settings)
+        with pytest.warns(RunlakeWarning, match="refuses to be written"):
+            run = start_run(still, settings)
     run.log_metric("loss", 0.0, 0)
     assert still.folders == []
     still.serve()
@@ -576,9 +581,10 @@ def test_thread_that_cannot_start_is_said_and_the_rows_stay_in_the_journal(
         message = "can't create new thread at interpreter shutdown"
         raise RuntimeError(message)
 
-    with monkeypatch.context() as late, pytest.warns(RunlakeWarning, match="cannot start"):
+    with monkeypatch.context() as late:
         late.setattr(threading.Thread, "start", refuse)
-        run = start_run(drain, settings)
+        with pytest.warns(RunlakeWarning, match="cannot start"):
+            run = start_run(drain, settings)
     run.log_metric("loss", 0.0, 0)
     drain.abandon_in_child()
     assert drain.place.root is not None

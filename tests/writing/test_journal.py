@@ -15,13 +15,13 @@ from runlake import clock, schema
 from runlake.writing import journal as journal_module
 from runlake.writing import places, recover
 from runlake.writing.journal import (
-    PAGE_BYTES,
     PAGE_POINTS,
     Event,
     HybridClock,
     Journal,
     Position,
 )
+from runlake.writing.pages import PAGE_BYTES
 from runlake.writing.rows import read_points
 from tests.writing.drains import memory_journal
 
@@ -125,7 +125,7 @@ def test_points_and_events_in_any_order_have_one_sequence_in_every_mode(
     parts = [
         _content(journal, *span).rows for span in ((_START, first), (first, second), (second, end))
     ]
-    assert sum(parts, []) == expected
+    assert [row for part in parts for row in part] == expected
     journal.close()
     if mode != "memory":
         assert _recovered(folder).rows == expected
@@ -289,7 +289,7 @@ def test_disk_that_takes_half_a_line_leaves_no_trace_of_it(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(fd, data[: len(data) // 2])
 
-    monkeypatch.setattr(journal_module.os, "write", half)
+    monkeypatch.setattr(os, "write", half)
     assert not journal.events([_NOTE, _NOTE])
     assert journal.is_retired
     assert journal.position() == Position(0, 1)
@@ -309,7 +309,7 @@ def test_line_cut_off_by_an_interrupt_does_not_spoil_the_next(
             raise KeyboardInterrupt
         return write(fd, data[:10])
 
-    monkeypatch.setattr(journal_module.os, "write", interrupted)
+    monkeypatch.setattr(os, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         journal.events([_NOTE])
     monkeypatch.undo()

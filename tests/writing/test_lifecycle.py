@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ class Witness:
     """A run and a drain that note what is asked of them."""
 
     def __init__(self, name: str, said: list[object]) -> None:
+        """Note under a name."""
         self.name = name
         self.said = said
 
@@ -84,7 +86,7 @@ def test_record_of_the_parent_is_not_the_childs(
 ) -> None:
     lifecycle.watch_run(Witness("parent", said))
     parent = lifecycle._process
-    monkeypatch.setattr(lifecycle.os, "getpid", lambda: -1)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
     lifecycle.end()
     assert said == []
     child = lifecycle._Process()

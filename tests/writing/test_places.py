@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_journal_lies_in_the_users_state_folder_else_in_the_temporary_one(
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(blocked))
-    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     place = places.choose(Settings())
     assert place.root is not None
     assert place.root.is_relative_to(tmp_path / "temporary")
@@ -79,7 +80,12 @@ def test_journal_is_in_memory_where_nothing_can_be_written(tmp_path: Path) -> No
     [("ext4", True, False), ("xfs", True, False), ("btrfs", False, False), ("nfs4", False, True)],
 )
 def test_filesystem_decides_whether_records_are_mapped_and_network_disks_are_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, mapped: bool, is_passed_over: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    *,
+    mapped: bool,
+    is_passed_over: bool,
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(
@@ -141,9 +147,10 @@ def test_folder_that_cannot_be_made_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     folder = tmp_path / "lake" / _OWNER.writer
-    with monkeypatch.context() as full, pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as full:
         full.setattr(os, "write", refuse)
-        OwnerLock.create(folder, _OWNER)
+        with pytest.raises(OSError, match="No space"):
+            OwnerLock.create(folder, _OWNER)
     assert list((tmp_path / "lake").iterdir()) == []
     OwnerLock.create(folder, _OWNER).release(remove=True)
 

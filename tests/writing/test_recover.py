@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from runlake import schema
 from runlake.errors import StorageError
 from runlake.storage import segments
-from runlake.testing.filesystems import CrashAt, SimulatedCrash
 from runlake.storage.engine import Storage
+from runlake.testing.filesystems import CrashAt, SimulatedCrash
 from runlake.writing import places, recover
 from runlake.writing.journal import PAGE_POINTS
 from runlake.writing.places import OwnerLock
-from runlake.writing.recover import Recovered
 from tests.writing.drains import StillDrain, points, read_all, start_run
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from runlake.settings import Settings
     from runlake.testing.filesystems import FaultyFilesystem
+    from runlake.writing.recover import Recovered
     from tests.writing.drains import Row
 
 
@@ -253,10 +253,9 @@ def test_run_that_another_writer_finished_later_stays_finished(
     other.end()
     other.serve()
     [_] = _recover(still, storage)
-    words: list[tuple[int, str]] = []
+    words: list[tuple[Any, Any]] = []
     for entry in storage.fs.list("log/"):
         table, _ = segments.decode(storage.fs.get(entry.key), key=entry.key)
-        for row in table.to_pylist():
-            if row["kind"] == schema.STATUS:
-                words.append((row["timestamp"], row["str"]))
+        said = [row for row in table.to_pylist() if row["kind"] == schema.STATUS]
+        words += [(row["timestamp"], row["str"]) for row in said]
     assert max(words)[1] == schema.FINISHED

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ def test_rows_stand_in_the_order_of_their_sequence_with_every_field(data: st.Dat
     kinds = data.draw(st.lists(st.sampled_from(["point", "event"]), min_size=1, max_size=15))
     points: list[tuple[int, int, int, float]] = []
     events: list[Event] = []
-    expected = []
+    expected: list[tuple[object, ...]] = []
     for number, kind in enumerate(kinds):
         if kind == "point":
             key = data.draw(st.integers(0, 2))
@@ -48,10 +49,9 @@ def test_rows_stand_in_the_order_of_their_sequence_with_every_field(data: st.Dat
             expected.append(("r3", "tag", "k", None, number + 100, num, text))
     table = build(_points(points), events, start, _KEYS)
     assert table.schema == segment_schema()
-    times = table["timestamp"].cast("int64").to_pylist()
-    names = ("run_id", "kind", "key", "step", "num", "str")
-    run, kind_, key_, step, num_, text_ = (table[name].to_pylist() for name in names)
-    assert list(zip(run, kind_, key_, step, times, num_, text_, strict=True)) == expected
+    columns = [table[name].to_pylist() for name in table.column_names]
+    columns[4] = table["timestamp"].cast(pa.int64()).to_pylist()
+    assert list(zip(*columns, strict=True)) == expected
 
 
 @pytest.mark.parametrize("count", [1, PAGE_POINTS, PAGE_POINTS + 3])

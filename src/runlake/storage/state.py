@@ -161,7 +161,14 @@ class FactBook:
         self._runs: dict[str, dict[tuple[str, str], Fact]] = {}
 
     def add(self, run_id: str, kind: str, key: str, fact: Fact) -> None:
-        """Take one fact in; kinds that do not ride in the state are passed over."""
+        """Take one fact in; kinds that do not ride in the state are passed over.
+
+        Args:
+            run_id: what it is about.
+            kind: see `FACT_KINDS`.
+            key: which param, tag or attribute.
+            fact: what was said, and when.
+        """
         if kind not in FACT_KINDS:
             return
         facts = self._runs.setdefault(run_id, {})

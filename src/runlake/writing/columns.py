@@ -25,6 +25,7 @@ from runlake.writing.writer import encode, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -359,7 +360,8 @@ def _times(table: pa.Table, now_us: int) -> pa.ChunkedArray[Any]:
         except pa.ArrowException as error:
             message = "column 'timestamp' holds milliseconds that no 64 bits of microseconds hold."
             raise InvalidInputError(message) from error
-    return column.fill_null(now_us) if column.null_count else column
+    times: pa.ChunkedArray[Any] = column.fill_null(now_us) if column.null_count else column
+    return times
 
 
 def waiting_files(folder: Path, experiment_id: str) -> Iterator[tuple[SegmentName, Path]]:

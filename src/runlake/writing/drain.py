@@ -93,6 +93,10 @@ class _Stop:
     wanted: bool = False
     until_s: float = 0.0
 
+    def is_wanted(self) -> bool:
+        """Ask now: another thread says so."""
+        return self.wanted
+
 
 @dataclass(slots=True)
 class _Target:
@@ -160,7 +164,8 @@ class Drain:
     def rows_logged(self) -> int:
         """Rows that this process has logged so far."""
         lanes = list(self._lanes)
-        return self._rows_done + sum(lane.writer.rows for lane in lanes)
+        rows: int = sum(lane.writer.rows for lane in lanes)
+        return self._rows_done + rows
 
     # For runs: any thread.
 
@@ -386,20 +391,20 @@ class Drain:
 
     def _run(self) -> None:
         stop = self._stop
-        while not stop.wanted:
+        while not stop.is_wanted():
             self._wake.wait(self._until_due_s())
             self._wake.clear()
             for lane in list(self._lanes):
-                if not lane.done and not stop.wanted and self._is_due(lane):
+                if not lane.done and not stop.is_wanted() and self._is_due(lane):
                     self._serve(lane)
             with self._lock:
-                if not stop.wanted:
+                if not stop.is_wanted():
                     done = [lane for lane in self._lanes if lane.done]
                     self._rows_done += sum(lane.writer.uploaded_rows for lane in done)
                     self._lanes = [lane for lane in self._lanes if not lane.done]
             with self._done:
                 self._done.notify_all()
-            if not stop.wanted:
+            if not stop.is_wanted():
                 self._upkeep()
         self._finish_all(stop)
 

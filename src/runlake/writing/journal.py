@@ -156,6 +156,12 @@ class Journal:
     def point(self, key_id: int, step: int, time_us: int, value: float) -> bool:
         """Append one metric point.
 
+        Args:
+            key_id: of its run and key, see `key_id`.
+            step: of 64 bits.
+            time_us: microseconds since 1970.
+            value: NaN and infinities are kept.
+
         Returns:
             False if it was not taken: the journal is retired (go on with its successor), or
             at its limit.
@@ -174,13 +180,16 @@ class Journal:
     def points(
         self, key_ids: Sequence[int], numbers: Sequence[float], step: int, time_us: int
     ) -> int:
-        """Append points of one step and time; returns how many were taken.
+        """Append points of one step and time.
 
         Args:
             key_ids: shape (n,).
             numbers: shape (n,), the value of each.
             step: of all.
             time_us: of all, microseconds since 1970.
+
+        Returns:
+            How many were taken, from the first on.
 
         Raises:
             struct.error: the step does not fit 64 bits; nothing was taken.
@@ -284,10 +293,13 @@ class Journal:
             self.refused += count
 
     def retire(self, *, close: bool = False) -> Position:
-        """Take no more rows; returns the final position.
+        """Take no more rows.
 
         Args:
             close: append the event that says that this writer ends here, if it is not there.
+
+        Returns:
+            The final position.
         """
         with self.lock:
             if close and not self._closed:
@@ -314,7 +326,13 @@ class Journal:
             return Position(self._points, self._events_before + len(self._events))
 
     def cut(self, start: Position, end: Position, *, rows: int) -> Position:
-        """Return the last place from `start` on that is at most `rows` rows on, up to `end`."""
+        """Return the last place from `start` on that is at most `rows` rows on, up to `end`.
+
+        Args:
+            start: a place that is not trimmed.
+            end: a place behind it.
+            rows: at least 1.
+        """
         if end.rows - start.rows <= rows:
             return end
         with self.lock:

@@ -45,6 +45,9 @@ class Page:
             path: its file, which must not be there; None keeps it in memory only.
             mapped: the buffer is a map of the file; else callers write through `fd`.
 
+        Returns:
+            The page, all zeros.
+
         Raises:
             OSError: the disk refuses.
         """

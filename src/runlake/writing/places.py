@@ -21,11 +21,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from runlake import ids
 from runlake.settings import Settings, user_folder
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 fcntl: ModuleType | None
 try:
@@ -142,6 +144,9 @@ def choose(settings: Settings) -> Place:
 
     Args:
         settings: `journal` names a folder where the user wants one.
+
+    Returns:
+        The place, and why it is there.
     """
     temporary = Path(tempfile.gettempdir()) / f"runlake-{_user()}"
     candidates = [(user_folder("XDG_STATE_HOME", ".local/state"), "the user's state folder")]
@@ -228,6 +233,9 @@ class OwnerLock:
         Args:
             folder: the journal's.
             force: take it also where no lock can tell whether its owner lives.
+
+        Returns:
+            The lock, or None.
         """
         with cls._mutex:
             if folder in cls._held or (fcntl is None and not force):

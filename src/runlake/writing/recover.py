@@ -19,7 +19,6 @@ from runlake.storage import segments
 from runlake.storage.state import Fact, FactBook, State
 from runlake.writing import columns, places
 from runlake.writing.journal import (
-    PAGE_BYTES,
     PAGE_SHIFT,
     RECORD_BYTES,
     Event,
@@ -28,6 +27,7 @@ from runlake.writing.journal import (
     Position,
     event_line,
 )
+from runlake.writing.pages import PAGE_BYTES
 from runlake.writing.places import Owner, OwnerLock
 from runlake.writing.writer import Writer, put, saved_state
 

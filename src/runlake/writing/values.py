@@ -222,16 +222,19 @@ def time_us(value: object) -> int:
 
 
 def pairs(given: Mapping[str, object] | Iterable[Any]) -> list[tuple[str, object]]:
-    """Read params or tags in any of the forms that `log_batch` takes."""
+    """Read params or tags in any of the forms that `log_batch` takes.
+
+    Raises:
+        InvalidInputError: it is none of them.
+    """
     if isinstance(given, Mapping):
         return list(given.items())
     found = []
-    for item in given:
-        pair: Any = item
-        if hasattr(item, "key"):
-            pair = item.key, item.value
+    entry: Any
+    for entry in given:
+        pair = (entry.key, entry.value) if hasattr(entry, "key") else entry
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
-            message = f"params and tags are a mapping or (key, value) pairs, got {item!r}."
+            message = f"params and tags are a mapping or (key, value) pairs, got {entry!r}."
             raise InvalidInputError(message)
         found.append((pair[0], pair[1]))
     return found

@@ -129,6 +129,11 @@ class Writer:
         """Begin behind rows that were sealed before, from the state saved beside the journal.
 
         Rows counted again without it would give wrong counts, because summaries are cumulative.
+
+        Args:
+            sealed: where the state stands.
+            facts: as `State.facts`.
+            summaries: as `State.summaries`.
         """
         self.sealed = self.uploaded = self._folded = sealed
         self.book.load(facts)
@@ -206,35 +211,18 @@ class Writer:
             The writer that took the last of them.
         """
         end = self.journal.retire()
-        target = successor()
-
-        def say(row: tuple[str, str, str, float | None, str | None], clock_us: int) -> None:
-            nonlocal target
-            while not target.journal.events([row], clock_us=clock_us):
-                target = successor()
-
-        def point(step: int, time_us: int, value: float, key_id: int) -> None:
-            nonlocal target
-            while True:
-                number = target.journal.key_id(*self.journal.keys[key_id])
-                if number >= 0 and target.journal.point(number, step, time_us, value):
-                    return
-                if not target.journal.is_retired:
-                    target.journal.refuse(1)
-                    return
-                target = successor()
-
+        move = _Move(successor)
         for run_id, fact in self.book.open_facts():
-            say((run_id, schema.STATUS, "", fact.num, fact.str), fact.clock)
+            move.event((run_id, schema.STATUS, "", fact.num, fact.str), fact.clock)
         for event in self.journal.read_events(self.sealed, end):
             # That this writer lives, or ends, is not true of its successor.
             if event.kind not in {schema.CLOSE, schema.HEARTBEAT}:
-                say(event[2:], event.clock)
+                move.event(event[2:], event.clock)
         points = read_points(self.journal.read_points(self.sealed, end))
-        columns = (points.steps, points.times, points.values, points.key_ids)
-        for row in zip(*map(_plain, columns), strict=True):
-            point(*row)
-        return target
+        columns = (points.key_ids, points.steps, points.times, points.values)
+        for key_id, *point in zip(*map(_plain, columns), strict=True):
+            move.point(self.journal.keys[key_id], *point)
+        return move.target
 
     # Inside.
 
@@ -394,6 +382,36 @@ def _may_join(group: Sequence[tuple[SegmentName, bytes]], name: SegmentName) -> 
     return is_next and rows <= MAX_SEGMENT_ROWS and size < _MERGED_BYTES
 
 
+class _Move:
+    """Rows on their way from one writer to another.
+
+    Attributes:
+        target: the writer that takes them now.
+    """
+
+    def __init__(self, successor: Callable[[], Writer]) -> None:
+        """Begin with the first successor."""
+        self._successor = successor
+        self.target = successor()
+
+    def event(self, row: Row, clock_us: int) -> None:
+        """Say again what was said at a time."""
+        while not self.target.journal.events([row], clock_us=clock_us):
+            self.target = self._successor()
+
+    def point(self, key: tuple[str, str], step: int, time_us: int, value: float) -> None:
+        """Log a point again; one that a full journal refuses is counted."""
+        while True:
+            journal = self.target.journal
+            number = journal.key_id(*key)
+            if number >= 0 and journal.point(number, step, time_us, value):
+                return
+            if not journal.is_retired:
+                journal.refuse(1)
+                return
+            self.target = self._successor()
+
+
 def _plain(column: NDArray[Any]) -> list[Any]:
     """Return a column as Python numbers."""
     plain: list[Any] = column.tolist()
@@ -428,7 +446,14 @@ def put(storage: Storage, name: SegmentName, data: bytes, table: pa.Table) -> No
 
 
 def encode(name: SegmentName, experiment_name: str, table: pa.Table, current: State) -> bytes:
-    """Return the bytes of a segment under its name, written by this process."""
+    """Return the bytes of a segment under its name, written by this process.
+
+    Args:
+        name: which rows it holds, and whose.
+        experiment_name: as the writer knows it.
+        table: the rows, columns of `segment_schema`.
+        current: the writer's cumulative state behind them.
+    """
     header = segments.Header(
         writer=name.writer,
         experiment_id=name.experiment_id,
