@@ -12,11 +12,12 @@ import pytest
 import runlake
 from runlake import active, schema
 from runlake.errors import InvalidInputError, NotFoundError, StateError
-from runlake.query.entities import RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from runlake.query.entities import RunRecord
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +159,7 @@ def test_search_runs_looks_in_the_current_experiment_unless_told() -> None:
     with pytest.raises(InvalidInputError, match="polars"):
         runlake.search_runs(output_format="spark")
     with pytest.raises(InvalidInputError, match="filter_string"):
-        runlake.search_runs("metrics.loss < 2")  # type: ignore[arg-type]
+        runlake.search_runs("metrics.loss < 2")
 
 
 def records(**arguments: object) -> list[RunRecord]:

@@ -24,10 +24,10 @@ from runlake.errors import (
     StorageError,
 )
 from runlake.lake import Lake, open_lake
-from runlake.storage import layout
-from runlake.storage.manifest import Manifest, encode
-from runlake.storage.fs import open_filesystem
 from runlake.settings import Settings
+from runlake.storage import layout
+from runlake.storage.fs import open_filesystem
+from runlake.storage.manifest import Manifest, encode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -225,7 +225,7 @@ def test_artifacts_come_back_as_they_went(lake: Lake, tmp_path: Path) -> None:
         "nothing.txt",
     ]
     assert rows["sha256"][0] == rows["sha256"][3]
-    with pytest.raises(NotFoundError, match="notes/summary.txt"):
+    with pytest.raises(NotFoundError, match=r"notes/summary\.txt"):
         lake.artifacts.download(run.run_id, "notes/sumary.txt")
 
 
@@ -355,9 +355,9 @@ def test_an_address_that_is_no_lake_is_refused_at_once(
 def test_a_folder_of_other_things_does_not_become_a_lake(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     lake = open_lake(tmp_path)
-    with pytest.raises(NotFoundError, match="thesis.txt"):
+    with pytest.raises(NotFoundError, match=r"thesis\.txt"):
         lake.search_runs()
-    with pytest.raises(StateError, match="thesis.txt"):
+    with pytest.raises(StateError, match=r"thesis\.txt"):
         lake.create_experiment("digits")
     assert [file.name for file in tmp_path.iterdir() if file.name not in {"state", "cache"}] == [
         "thesis.txt"

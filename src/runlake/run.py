@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runlake.query.entities import RunData, RunRecord
     from runlake.settings import Settings
     from runlake.writing.drain import Drain
-    from runlake.writing.journal import Row
+    from runlake.writing.events import Row
 
 _now_ns: Final = clock.now_ns
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from runlake.run_plan import RunPlan
     from runlake.settings import Settings
     from runlake.writing.drain import Drain
-    from runlake.writing.journal import Journal, Row
+    from runlake.writing.events import Row
+    from runlake.writing.journal import Journal
 
 _ONLY_FLOATS: Final = {float}
 # A journal, and the ids that keys of this run have in it.
@@ -118,8 +119,9 @@ class RunLog:
                 metrics = dict(list(metrics.items())[taken:])
         except (KeyError, TypeError, AttributeError, OverflowError, struct.error):
             pass
-        if not isinstance(metrics, Mapping):
-            message = f"metrics are a mapping of keys to numbers, got {type(metrics).__name__}."
+        given: object = metrics
+        if not isinstance(given, Mapping):
+            message = f"metrics are a mapping of keys to numbers, got {type(given).__name__}."
             raise InvalidInputError(message)
         checked = [(key, values.number(key, value)) for key, value in metrics.items()]
         self.points(checked, values.step(step), moment)

@@ -13,7 +13,7 @@ from runlake import clock, ids, run_names, schema
 from runlake.writing import values
 
 if TYPE_CHECKING:
-    from runlake.writing.journal import Row
+    from runlake.writing.events import Row
 
 _PARENT_TAG: Final = "mlflow.parentRunId"
 _RANK_VARIABLES: Final = ("RANK", "SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK")

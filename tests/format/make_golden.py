@@ -26,7 +26,8 @@ from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.names import Claim
 from runlake.writing import places, writer
-from runlake.writing.journal import HybridClock, Journal
+from runlake.writing.events import HybridClock
+from runlake.writing.journal import Journal
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:

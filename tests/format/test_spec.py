@@ -20,7 +20,7 @@ from runlake.settings import Settings
 from runlake.storage import layout, manifest, names, segments, snapshot, state
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
-from runlake.writing import columns, drain, journal, pages, writer
+from runlake.writing import columns, drain, journal, lanes, pages, records, writer
 from tests.format import spec
 from tests.format.make_golden import LAKE, age
 from tests.meta.tree import sources
@@ -48,12 +48,12 @@ CONSTANTS: Final[dict[str, float]] = {
     "key limit": schema.KEY_LIMIT_CHARS,
     "text limit": schema.TEXT_LIMIT_BYTES,
     "artifact path limit": store._PATH_LIMIT_BYTES,
-    "local first upload": drain.LOCAL.first_s,
-    "local share of age": drain.LOCAL.share_of_age,
-    "local longest wait": drain.LOCAL.longest_s,
-    "far first upload": drain.FAR.first_s,
-    "far share of age": drain.FAR.share_of_age,
-    "far longest wait": drain.FAR.longest_s,
+    "local first upload": lanes.LOCAL.first_s,
+    "local share of age": lanes.LOCAL.share_of_age,
+    "local longest wait": lanes.LOCAL.longest_s,
+    "far first upload": lanes.FAR.first_s,
+    "far share of age": lanes.FAR.share_of_age,
+    "far longest wait": lanes.FAR.longest_s,
     "soon": drain.SOON_S,
 }
 KINDS: Final = {
@@ -185,7 +185,7 @@ def test_numbers_in_the_text_are_the_constants() -> None:
         f"at most {schema.TEXT_LIMIT_BYTES:,} bytes",
         f"up to {snapshot.LISTINGS_AGAIN}\n   times",
         f"pages of {pages.PAGE_BYTES:,} bytes",
-        f"A point is {journal.RECORD_BYTES} bytes",
+        f"A point is {records.RECORD_BYTES} bytes",
     ):
         assert words in text
 

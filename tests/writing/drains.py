@@ -12,7 +12,8 @@ from runlake.storage import segments
 from runlake.storage.engine import Storage
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.writing.drain import Drain
-from runlake.writing.journal import HybridClock, Journal
+from runlake.writing.events import HybridClock
+from runlake.writing.journal import Journal
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:

@@ -77,8 +77,8 @@ def test_null_is_no_point_and_nan_is_one() -> None:
     ],
 )
 def test_timestamps_are_milliseconds_or_aware_times(stamps: object, expected: list[int]) -> None:
-    data = pa.table({"step": [1, 2], "timestamp": stamps, "a": [1.0, 2.0]})
-    assert points_of(data, now_us=_NOW)["time"].to_pylist() == expected
+    columns: dict[str, Any] = {"step": [1, 2], "timestamp": stamps, "a": [1.0, 2.0]}
+    assert points_of(pa.table(columns), now_us=_NOW)["time"].to_pylist() == expected
 
 
 @pytest.mark.parametrize(

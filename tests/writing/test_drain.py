@@ -17,7 +17,8 @@ from runlake.storage.layout import parse_segment
 from runlake.testing.filesystems import FaultyFilesystem, SlowFilesystem
 from runlake.writing import drain as drain_module
 from runlake.writing import recover
-from runlake.writing.drain import FAR, LOCAL, Drain
+from runlake.writing.drain import Drain
+from runlake.writing.lanes import FAR, LOCAL
 from runlake.writing.pages import PAGE_BYTES
 from runlake.writing.places import OwnerLock
 from runlake.writing.writer import Writer
@@ -169,6 +170,7 @@ def test_outage_is_said_once_and_its_end_too_and_all_rows_arrive(
     still.serve()
     faulty.is_down = True
     with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         for step in range(60):  # a minute
             run.log_metric("loss", float(step), step)
             time.now_s += 1.0
@@ -523,6 +525,7 @@ def test_disk_that_is_full_moves_the_rows_into_memory_and_none_is_lost(
             full.setattr(os, call, _refuse)
         # One of these calls finds out.
         with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             for step in range(1, 100):
                 run.log_metric("loss", float(step), step)
             run.log_param("p", 1)

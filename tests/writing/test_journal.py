@@ -12,16 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runlake import clock, schema
-from runlake.writing import journal as journal_module
 from runlake.writing import places, recover
-from runlake.writing.journal import (
-    PAGE_POINTS,
-    Event,
-    HybridClock,
-    Journal,
-    Position,
-)
+from runlake.writing.events import Event, HybridClock, Position, event_line
+from runlake.writing.journal import Journal
 from runlake.writing.pages import PAGE_BYTES
+from runlake.writing.records import PAGE_POINTS
 from runlake.writing.rows import read_points
 from tests.writing.drains import memory_journal
 
@@ -327,7 +322,7 @@ def test_call_interrupted_behind_its_write_leaves_no_hole_and_no_wrong_key(
     journal.point(a, 1, 0, 1.0)
     # What an interrupt leaves that came after the write and before the counter moved.
     cut_off = [Event(1, 5, "run", schema.NOTE, "k", None, text) for text in ("x", "y")]
-    lines = [journal_module.event_line(place, event) for place, event in enumerate(cut_off)]
+    lines = [event_line(place, event) for place, event in enumerate(cut_off)]
     assert journal._write_lines(journal._events_fd, lines)
     assert journal._write_lines(journal._keys_fd, ['[1,"run","never"]'])
     [b] = journal.key_ids("run", ["b"])

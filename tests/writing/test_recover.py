@@ -11,8 +11,8 @@ from runlake.storage import segments
 from runlake.storage.engine import Storage
 from runlake.testing.filesystems import CrashAt, SimulatedCrash
 from runlake.writing import places, recover
-from runlake.writing.journal import PAGE_POINTS
 from runlake.writing.places import OwnerLock
+from runlake.writing.records import PAGE_POINTS
 from tests.writing.drains import StillDrain, points, read_all, start_run
 
 if TYPE_CHECKING:

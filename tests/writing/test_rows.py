@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from runlake import schema
 from runlake.storage.segments import segment_schema
-from runlake.writing.journal import PAGE_POINTS, Event, Position
+from runlake.writing.events import Event, Position
+from runlake.writing.records import PAGE_POINTS
 from runlake.writing.rows import Points, build, read_points
 from tests.writing.drains import memory_journal
 

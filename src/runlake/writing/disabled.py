@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from runlake.writing.columns import ColumnWriter
 from runlake.writing.drain import Drain
-from runlake.writing.journal import HybridClock, Journal
+from runlake.writing.events import HybridClock
+from runlake.writing.journal import Journal
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:

@@ -8,117 +8,36 @@ that log rows never wait for it.
 from __future__ import annotations
 
 import os
-import sys
 import threading
-import warnings
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from runlake import clock, ids
-from runlake.errors import (
-    ConflictError,
-    DataLossWarning,
-    RunlakeError,
-    RunlakeWarning,
-    StorageError,
-)
-from runlake.writing import lifecycle, places, recover
+from runlake.errors import ConflictError, RunlakeError, StorageError
+from runlake.writing import lifecycle, recover
 from runlake.writing.columns import ColumnWriter
-from runlake.writing.journal import PAGE_POINTS, HybridClock, Journal
+from runlake.writing.journals import Journals
+from runlake.writing.lanes import FAR, LOCAL, Lane, Stop, Target, W
+from runlake.writing.notices import tell, tell_left, tell_refused
+from runlake.writing.records import PAGE_POINTS
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from runlake.settings import Settings
     from runlake.storage.engine import Storage
+    from runlake.writing import places
 
 # A backlog this long goes out at once, so that memory stays small at any speed.
 BACKLOG_ROWS: Final = 4 * PAGE_POINTS
 # A run that has just ended is looked for; many that end at once share one upload.
 SOON_S: Final = 0.25
 SYNC_S: Final = 5.0
-_MEMORY_JOURNAL_BYTES: Final = 64 << 20
 _BACKOFF_S: Final = 60.0
 
 _drains: weakref.WeakSet[Drain] = weakref.WeakSet()
-
-
-@dataclass(frozen=True, slots=True)
-class Cadence:
-    """When a writer uploads by itself: first after `first_s`, then slower as it ages."""
-
-    first_s: float
-    share_of_age: float
-    longest_s: float
-
-    def wait_s(self, age_s: float) -> float:
-        """Return the seconds until the next upload of a writer of this age."""
-        return min(self.longest_s, max(self.first_s, self.share_of_age * age_s))
-
-
-LOCAL: Final = Cadence(first_s=1.0, share_of_age=0.02, longest_s=10.0)
-FAR: Final = Cadence(first_s=2.0, share_of_age=0.05, longest_s=30.0)
-
-
-_W = TypeVar("_W", Writer, ColumnWriter)
-
-
-@dataclass(slots=True, eq=False)
-class _Lane(Generic[_W]):
-    """One writer, its lock, and when it is due."""
-
-    writer: _W
-    lock: places.OwnerLock | None
-    born_s: float
-    due_s: float
-    put_s: float
-    ending: bool = False
-    done: bool = False
-    failures: int = 0
-    attempts: int = 0
-    error: Exception | None = None
-    refused_told: int = 0
-    flush_wanted: bool = False
-    successor: _Lane[Any] | None = None
-    moved_rows: int = 0
-
-
-@dataclass(slots=True)
-class _Stop:
-    """Whether a thread was told to end; each thread has its own."""
-
-    wanted: bool = False
-    until_s: float = 0.0
-
-    def is_wanted(self) -> bool:
-        """Ask now: another thread says so."""
-        return self.wanted
-
-
-@dataclass(slots=True)
-class _Target:
-    """How many rows of a writer a flush waits for."""
-
-    lane: _Lane[Any]
-    rows: int
-    attempts: int
-
-    @property
-    def left(self) -> int:
-        """How many of them the store does not hold."""
-        uploaded: int = self.lane.writer.uploaded_rows
-        return max(0, self.rows - uploaded)
-
-    def is_settled(self) -> bool:
-        """Tell whether all are in the store, or an attempt has failed; follow moved rows."""
-        while self.left and self.lane.done and self.lane.successor is not None:
-            self.rows, self.lane = self.lane.moved_rows, self.lane.successor
-            self.attempts = 0
-        failed = self.lane.attempts > self.attempts and self.lane.error is not None
-        return not self.left or self.lane.done or failed
 
 
 class Drain:
@@ -129,7 +48,6 @@ class Drain:
         self.storage = storage
         self._settings = settings
         self._cadence = LOCAL if storage.fs.is_local else FAR
-        self._hybrid = HybridClock()
         self._reset()
         _drains.add(self)
 
@@ -137,13 +55,12 @@ class Drain:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._done = threading.Condition()
-        self._lanes: list[_Lane[Any]] = []
-        self._current: dict[str, _Lane[Writer]] = {}
-        self._columns: dict[str, _Lane[ColumnWriter]] = {}
+        self._lanes: list[Lane[Any]] = []
+        self._current: dict[str, Lane[Writer]] = {}
+        self._columns: dict[str, Lane[ColumnWriter]] = {}
         self._thread: threading.Thread | None = None
-        self._stop = _Stop()
-        self._place: places.Place | None = None
-        self._disk_failed_s = -1e9
+        self._stop = Stop()
+        self._journals = Journals(self.storage.fs.url, self._settings)
         self._recovery: Iterator[object] | None = None
         self._synced_s = clock.monotonic_s()
         self._rows_done = 0
@@ -151,9 +68,7 @@ class Drain:
     @property
     def place(self) -> places.Place:
         """Where journals lie, chosen at first use."""
-        if self._place is None:
-            self._place = places.choose(self._settings)
-        return self._place
+        return self._journals.place
 
     @property
     def pending(self) -> int:
@@ -188,7 +103,7 @@ class Drain:
             lane = self._columns.get(experiment_id)
             if lane is None or lane.writer.is_retired:
                 writer_id = ids.new_writer_id(clock.now_us())
-                lock = self._own(writer_id, experiment_id, experiment_name)
+                lock = self._journals.own(writer_id, experiment_id, experiment_name)
                 folder = None if lock is None else lock.folder
                 writer = ColumnWriter(writer_id, experiment_id, experiment_name, folder)
                 lane = self._columns[experiment_id] = self._add(writer, lock)
@@ -216,7 +131,7 @@ class Drain:
                 journal and go out later.
         """
         lanes = [lane for lane in list(self._lanes) if not lane.done]
-        targets = [_Target(lane, lane.writer.rows, lane.attempts) for lane in lanes]
+        targets = [Target(lane, lane.writer.rows, lane.attempts) for lane in lanes]
         for lane in lanes:
             lane.flush_wanted = True
         self._wake.set()
@@ -278,12 +193,14 @@ class Drain:
             self._rows_done += sum(lane.writer.uploaded_rows for lane in ended)
             # What other threads have begun meanwhile goes on.
             self._lanes = [lane for lane in self._lanes if not lane.ending]
-            self._thread, self._stop = None, _Stop()
+            self._thread, self._stop = None, Stop()
             if self._lanes:
                 self._start()
         left = [lane for lane in ended if not lane.done]
         if left:
-            self._tell_left(left)
+            kept = sum(lane.writer.pending for lane in left if lane.lock is not None)
+            gone = sum(lane.writer.pending for lane in left if lane.lock is None)
+            tell_left(self.storage.fs.url, root=self._journals.place.root, kept=kept, gone=gone)
 
     def abandon_in_child(self) -> None:
         """Drop the parent's writers in a forked child; the child's first row makes its own."""
@@ -292,98 +209,55 @@ class Drain:
             if lane.lock is not None:
                 lane.lock.abandon_in_child()
         self._reset()
-        self._hybrid = HybridClock()
 
     # Making and ending writers, under the lock.
 
-    def _replace(self, experiment_id: str, experiment_name: str) -> _Lane[Writer]:
+    def _replace(self, experiment_id: str, experiment_name: str) -> Lane[Writer]:
         old = self._current.get(experiment_id)
         if old is not None:
             self._end(old)
             failure = old.writer.journal.failure
             if failure is not None:
-                self._disk_failed(failure)
+                self._journals.disk_failed(failure)
         writer_id = ids.new_writer_id(clock.now_us())
-        lock = self._own(writer_id, experiment_id, experiment_name)
+        lock = self._journals.own(writer_id, experiment_id, experiment_name)
         try:
-            journal = self._journal(lock)
+            journal = self._journals.open(lock)
         except OSError as error:
-            self._disk_failed(error)
+            self._journals.disk_failed(error)
             if lock is not None:
                 lock.release(remove=True)
-            lock, journal = None, self._journal(None)
+            lock, journal = None, self._journals.open(None)
         journal.on_page = self._wake.set
         lane = self._add(Writer(writer_id, experiment_id, experiment_name, journal), lock)
         self._current[experiment_id] = lane
         return lane
 
-    def _journal(self, lock: places.OwnerLock | None) -> Journal:
-        limit = self._settings.journal_limit_bytes
-        return Journal(
-            None if lock is None else lock.folder,
-            self._hybrid,
-            mapped=self.place.mapped,
-            limit_bytes=limit if lock is not None else min(limit, _MEMORY_JOURNAL_BYTES),
-        )
-
-    def _own(
-        self, writer_id: str, experiment_id: str, experiment_name: str
-    ) -> places.OwnerLock | None:
-        """Make and lock the journal's folder; None where no disk takes one."""
-        url = self.storage.fs.url
-        root = self.place.root
-        if root is None or clock.monotonic_s() - self._disk_failed_s < _BACKOFF_S:
-            return None
-        owner = places.Owner(
-            url=url,
-            writer=writer_id,
-            experiment_id=experiment_id,
-            experiment_name=experiment_name,
-            host=places.host(),
-            pid=os.getpid(),
-            boot_id=places.boot_id(),
-        )
-        try:
-            return places.OwnerLock.create(places.lake_folder(root, url) / writer_id, owner)
-        except OSError as error:
-            self._disk_failed(error)
-            return None
-
-    def _disk_failed(self, error: OSError) -> None:
-        self._disk_failed_s = clock.monotonic_s()
-        _warn(
-            f"the journal folder {self.place.root} refuses to be written ({error}). Logging goes "
-            f"on in memory, up to {_MEMORY_JOURNAL_BYTES >> 20} MiB until the store has it; a "
-            "crash of this process would lose that.",
-            RunlakeWarning,
-        )
-
-    def _add(self, writer: _W, lock: places.OwnerLock | None) -> _Lane[_W]:
+    def _add(self, writer: W, lock: places.OwnerLock | None) -> Lane[W]:
         now = clock.monotonic_s()
-        lane = _Lane(writer, lock, born_s=now, due_s=now + self._cadence.first_s, put_s=now)
+        lane = Lane(writer, lock, born_s=now, due_s=now + self._cadence.first_s, put_s=now)
         self._lanes.append(lane)
         if self._thread is None:
             self._start()
         return lane
 
     def _start(self) -> None:
-        if self.place.root is not None:
-            self._recovery = recover.each(self.storage, self.place.root)
+        if self._journals.place.root is not None:
+            self._recovery = recover.each(self.storage, self._journals.place.root)
         thread = threading.Thread(target=self._run, name="runlake-drain", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            _warn(
+            tell(
                 f"the thread that brings rows to {self.storage.fs.url!r} cannot start ({error}). "
-                "They are kept in the local journal and go out at the next opening of the lake.",
-                RunlakeWarning,
+                "They are kept in the local journal and go out at the next opening of the lake."
             )
             return
         self._thread = thread
         lifecycle.watch_drain(self)
 
     @staticmethod
-    def _end(lane: _Lane[Any]) -> None:
+    def _end(lane: Lane[Any]) -> None:
         lane.writer.retire()
         lane.ending = True
 
@@ -408,9 +282,9 @@ class Drain:
                 self._upkeep()
         self._finish_all(stop)
 
-    def _finish_all(self, stop: _Stop) -> None:
+    def _finish_all(self, stop: Stop) -> None:
         """Bring out all that ends, trying again until the time is over, and let go of it."""
-        ours: list[_Lane[Any]] = []
+        ours: list[Lane[Any]] = []
         is_first = True
         while True:
             with self._lock:
@@ -449,7 +323,7 @@ class Drain:
         waits.append(SYNC_S if lanes else self._settings.heartbeat_s)
         return max(0.0, min(waits))
 
-    def _is_due(self, lane: _Lane[Any]) -> bool:
+    def _is_due(self, lane: Lane[Any]) -> bool:
         if lane.flush_wanted:
             return True
         if lane.failures:
@@ -459,7 +333,7 @@ class Drain:
             return True
         return pending > 0 and clock.monotonic_s() >= lane.due_s
 
-    def _serve(self, lane: _Lane[Any]) -> None:
+    def _serve(self, lane: Lane[Any]) -> None:
         """Upload one writer's rows; an ill store makes it due again later."""
         lane.flush_wanted = False
         writer = lane.writer
@@ -481,19 +355,22 @@ class Drain:
             self._failed(lane, error)
         else:
             if lane.failures > 1:
-                _warn(f"the store {self.storage.fs.url!r} answers again.", RunlakeWarning)
+                tell(f"the store {self.storage.fs.url!r} answers again.")
             lane.failures, lane.error = 0, None
             now = clock.monotonic_s()
             lane.put_s = now if writer.uploaded_rows > before else lane.put_s
             lane.due_s = now + self._cadence.wait_s(now - lane.born_s)
         lane.attempts += 1
-        self._tell_refused(lane)
+        untold = lane.writer.refused - lane.refused_told
+        if untold:
+            tell_refused(untold, limit_bytes=self._settings.journal_limit_bytes)
+            lane.refused_told += untold
         if writer.must_end and not lane.ending:
             with self._lock:
                 if self._current.get(writer.experiment_id) is lane:
                     self._replace(writer.experiment_id, writer.experiment_name)
 
-    def _finish(self, lane: _Lane[Any]) -> None:
+    def _finish(self, lane: Lane[Any]) -> None:
         """Let go of a writer whose rows are all in the store."""
         # Else its segments stay small, or two names hold the same rows until vacuum.
         with suppress(RunlakeError):
@@ -501,13 +378,13 @@ class Drain:
         self._let_go(lane)
 
     @staticmethod
-    def _let_go(lane: _Lane[Any]) -> None:
+    def _let_go(lane: Lane[Any]) -> None:
         lane.writer.close()
         if lane.lock is not None:
             lane.lock.release(remove=True)
         lane.done = True
 
-    def _failed(self, lane: _Lane[Any], error: Exception) -> None:
+    def _failed(self, lane: Lane[Any], error: Exception) -> None:
         lane.error = error
         lane.failures += 1
         wait = min(_BACKOFF_S, 2.0**lane.failures) * (0.5 + ids.jitter())
@@ -515,15 +392,14 @@ class Drain:
         if lane.failures == 1:
             known = isinstance(error, (RunlakeError, OSError))
             detail = f"{error}" if known else f"{type(error).__name__}: {error}"
-            _warn(
+            tell(
                 f"rows cannot be brought to {self.storage.fs.url!r} now: {detail}. Logging goes "
-                "on; they are kept in the local journal and go out when the store answers.",
-                RunlakeWarning,
+                "on; they are kept in the local journal and go out when the store answers."
             )
 
-    def _rekey(self, lane: _Lane[Any], error: ConflictError) -> None:
+    def _rekey(self, lane: Lane[Any], error: ConflictError) -> None:
         """Go on under a new writer id, because another process writes under ours."""
-        _warn(f"{error} The rows go on under a new writer id.", RunlakeWarning)
+        tell(f"{error} The rows go on under a new writer id.")
         old = lane.writer
         experiment = old.experiment_id, old.experiment_name
         target: Writer | ColumnWriter
@@ -564,48 +440,12 @@ class Drain:
                 self._recovery = None
             except Exception as error:  # noqa: BLE001 - the thread must live
                 self._recovery = None
-                _warn(f"journals of earlier processes wait: {error}", RunlakeWarning)
-
-    def _tell_refused(self, lane: _Lane[Any]) -> None:
-        refused = lane.writer.refused
-        if refused > lane.refused_told:
-            _warn(
-                f"{refused - lane.refused_told} rows were refused because the journal reached its "
-                f"limit of {self._settings.journal_limit_bytes:,} bytes "
-                "(RUNLAKE_JOURNAL_LIMIT_BYTES) while the store did not answer. They are lost.",
-                DataLossWarning,
-            )
-            lane.refused_told = refused
-
-    def _tell_left(self, left: Sequence[_Lane[Any]]) -> None:
-        kept = sum(lane.writer.pending for lane in left if lane.lock is not None)
-        gone = sum(lane.writer.pending for lane in left if lane.lock is None)
-        if kept:
-            _warn(
-                f"{kept} rows did not reach {self.storage.fs.url!r} in time. They are kept in "
-                f"{self.place.root} and go out at the next opening of the lake on this host for "
-                "writing, or now: runlake recover.",
-                RunlakeWarning,
-            )
-        if gone:
-            _warn(
-                f"{gone} rows did not reach {self.storage.fs.url!r} in time, and no journal "
-                "could keep them. They are lost.",
-                DataLossWarning,
-            )
+                tell(f"journals of earlier processes wait: {error}")
 
 
 def drains_of(url: str) -> list[Drain]:
     """Return every drain of this process that writes to a lake, whichever object opened it."""
     return [drain for drain in list(_drains) if drain.storage.url == url]
-
-
-def _warn(message: str, category: type[Warning]) -> None:
-    """Warn from the drain thread, which a filter that makes warnings errors must not end."""
-    try:
-        warnings.warn(message, category, stacklevel=2)
-    except Warning:
-        sys.stderr.write(f"runlake: {message}\n")
 
 
 def _after_fork_in_child() -> None:

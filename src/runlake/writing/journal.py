@@ -14,18 +14,26 @@ one assignment and an interrupt between two assignments cannot tear them.
 from __future__ import annotations
 
 import errno
-import json
 import os
-import struct
 import threading
 from bisect import bisect_right
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from runlake import clock, schema
+from runlake import schema
 from runlake._lazy import lazy
 from runlake.writing import places
+from runlake.writing.events import Event, HybridClock, Position, event_line, to_json
 from runlake.writing.pages import PAGE_BYTES, Page
+from runlake.writing.records import (
+    MANY,
+    PAGE_POINTS,
+    PAGE_SHIFT,
+    RECORD_BYTES,
+    flat,
+    pack,
+    packer,
+    record_type,
+)
 
 if TYPE_CHECKING:
     import mmap
@@ -36,66 +44,12 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-RECORD_BYTES: Final = 32
-PAGE_POINTS: Final = PAGE_BYTES // RECORD_BYTES
-PAGE_SHIFT: Final = PAGE_POINTS.bit_length() - 1
 _IN_PAGE: Final = PAGE_POINTS - 1
-_FIELDS: Final = "qqdII"
-_RECORD: Final = struct.Struct("<" + _FIELDS)
-_PACK: Final = _RECORD.pack_into
-_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-# From so many points of one call on, columns are faster than a loop.
-_MANY: Final = 64
+_PACK: Final = pack
 # A writer ends here and a new one goes on, so that a mark is never used twice.
 MAX_POINTS: Final = 1 << 31
 # An events file is begun anew at a seal when it has grown past this.
 EVENTS_BYTES: Final = 1 << 20
-
-
-class Event(NamedTuple):
-    """One row that is no metric point.
-
-    Attributes:
-        points: how many points came before it.
-        clock: hybrid logical clock, microseconds since 1970.
-    """
-
-    points: int
-    clock: int
-    run_id: str
-    kind: str
-    key: str
-    num: float | None
-    str: str | None
-
-
-# An event as callers give it: run_id, kind, key, num, str.
-Row: TypeAlias = tuple[str, str, str, float | None, str | None]
-
-
-class Position(NamedTuple):
-    """A place between two rows of a writer."""
-
-    points: int
-    events: int
-
-    @property
-    def rows(self) -> int:
-        """The number of rows before it."""
-        return self.points + self.events
-
-
-class HybridClock:
-    """The wall clock, except that it never gives the same or an earlier time again."""
-
-    def __init__(self) -> None:
-        """Start at the wall clock."""
-        self.last_us = 0
-
-    def tick(self) -> int:
-        """Return max(wall, last + 1 us); callers hold their journal's lock."""
-        self.last_us = max(clock.now_us(), self.last_us + 1)
-        return self.last_us
 
 
 class Journal:
@@ -198,10 +152,10 @@ class Journal:
         taken, count = 0, len(key_ids)
         with self.lock:
             number = self._points
-            if count < _MANY and number + count <= self._page_end and self._page_fd < 0:
+            if count < MANY and number + count <= self._page_end and self._page_fd < 0:
                 # Nearly every call: all fit into the page, and no slice need be cut.
-                fields = _flat(number, key_ids, numbers, step=step, time_us=time_us)
-                _packer(count)(self._page, (number & _IN_PAGE) << 5, *fields)
+                fields = flat(number, key_ids, numbers, step=step, time_us=time_us)
+                packer(count)(self._page, (number & _IN_PAGE) << 5, *fields)
                 self._points = number + count
                 return count
             while taken < count:
@@ -211,11 +165,11 @@ class Journal:
                 size = min(count - taken, self._page_end - number)
                 first = number & _IN_PAGE
                 part = slice(taken, taken + size)
-                if size < _MANY:
-                    fields = _flat(number, key_ids[part], numbers[part], step=step, time_us=time_us)
-                    _packer(size)(self._page, first << 5, *fields)
+                if size < MANY:
+                    fields = flat(number, key_ids[part], numbers[part], step=step, time_us=time_us)
+                    packer(size)(self._page, first << 5, *fields)
                 else:
-                    records = np.frombuffer(self._page, _record_type(), size, first << 5)
+                    records = np.frombuffer(self._page, record_type(), size, first << 5)
                     records["step"], records["time"] = step, time_us
                     records["value"], records["key"] = numbers[part], key_ids[part]
                     records["mark"] = np.arange(number + 1, number + size + 1)
@@ -280,7 +234,7 @@ class Journal:
             new = [pair for pair in dict.fromkeys(wanted) if pair not in self._key_ids]
             if new:
                 first = len(self.keys)
-                lines = [_JSON([first + place, *pair]) for place, pair in enumerate(new)]
+                lines = [to_json([first + place, *pair]) for place, pair in enumerate(new)]
                 if not self._write_lines(self._keys_fd, lines):
                     return []
                 self.keys.extend(new)
@@ -538,37 +492,8 @@ class Journal:
         return True
 
 
-@lru_cache(maxsize=_MANY)
-def _packer(count: int) -> Callable[..., None]:
-    """Return a function that packs so many records at once, one behind the other."""
-    return struct.Struct("<" + _FIELDS * count).pack_into
-
-
-def _flat(
-    number: int, key_ids: Sequence[int], numbers: Sequence[float], *, step: int, time_us: int
-) -> list[float]:
-    """Return the fields of the records from point `number` on, as `_packer` wants them."""
-    count = len(key_ids)
-    fields: list[float] = [step] * (5 * count)
-    fields[1::5] = [time_us] * count
-    fields[2::5] = numbers
-    fields[3::5] = key_ids
-    fields[4::5] = range(number + 1, number + count + 1)
-    return fields
-
-
-def _record_type() -> np.dtype[Any]:
-    fields = [("step", "<i8"), ("time", "<i8"), ("value", "<f8"), ("key", "<u4"), ("mark", "<u4")]
-    return np.dtype(fields)
-
-
 def _nothing() -> None:
     """Stand where nobody wants to know."""
-
-
-def event_line(number: int, event: Event) -> str:
-    """Return the line of an event in its file."""
-    return _JSON([number, *event])
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,17 +18,11 @@ from runlake.errors import RunlakeError, StorageError
 from runlake.storage import segments
 from runlake.storage.state import Fact, FactBook, State
 from runlake.writing import columns, places
-from runlake.writing.journal import (
-    PAGE_SHIFT,
-    RECORD_BYTES,
-    Event,
-    HybridClock,
-    Journal,
-    Position,
-    event_line,
-)
+from runlake.writing.events import Event, HybridClock, Position, event_line
+from runlake.writing.journal import Journal
 from runlake.writing.pages import PAGE_BYTES
 from runlake.writing.places import Owner, OwnerLock
+from runlake.writing.records import PAGE_SHIFT, RECORD_BYTES
 from runlake.writing.writer import Writer, put, saved_state
 
 if TYPE_CHECKING:

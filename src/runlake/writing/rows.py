@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from runlake.writing.journal import Event, Position
+    from runlake.writing.events import Event, Position
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")

@@ -21,7 +21,8 @@ from runlake.storage import segments, state
 from runlake.storage.layout import SegmentName
 from runlake.storage.state import Fact, FactBook, State, Summaries
 from runlake.writing import places
-from runlake.writing.journal import MAX_POINTS, Position
+from runlake.writing.events import Position
+from runlake.writing.journal import MAX_POINTS
 from runlake.writing.rows import build, read_points
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runlake.storage.engine import Storage
-    from runlake.writing.journal import Event, Journal
+    from runlake.writing.events import Event, Row
+    from runlake.writing.journal import Journal
     from runlake.writing.rows import Points
 else:
     np = lazy("numpy")

@@ -1,0 +1,87 @@
+"""One writer's place in the drain: when it is due, how it fares, and what waits for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from runlake.writing.columns import ColumnWriter
+from runlake.writing.writer import Writer
+
+if TYPE_CHECKING:
+    from runlake.writing import places
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When a writer uploads by itself: first after `first_s`, then slower as it ages."""
+
+    first_s: float
+    share_of_age: float
+    longest_s: float
+
+    def wait_s(self, age_s: float) -> float:
+        """Return the seconds until the next upload of a writer of this age."""
+        return min(self.longest_s, max(self.first_s, self.share_of_age * age_s))
+
+
+LOCAL: Final = Cadence(first_s=1.0, share_of_age=0.02, longest_s=10.0)
+FAR: Final = Cadence(first_s=2.0, share_of_age=0.05, longest_s=30.0)
+
+
+W = TypeVar("W", Writer, ColumnWriter)
+
+
+@dataclass(slots=True, eq=False)
+class Lane(Generic[W]):
+    """One writer, its lock, and when it is due."""
+
+    writer: W
+    lock: places.OwnerLock | None
+    born_s: float
+    due_s: float
+    put_s: float
+    ending: bool = False
+    done: bool = False
+    failures: int = 0
+    attempts: int = 0
+    error: Exception | None = None
+    refused_told: int = 0
+    flush_wanted: bool = False
+    successor: Lane[Any] | None = None
+    moved_rows: int = 0
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether a thread was told to end; each thread has its own."""
+
+    wanted: bool = False
+    until_s: float = 0.0
+
+    def is_wanted(self) -> bool:
+        """Ask now: another thread says so."""
+        return self.wanted
+
+
+@dataclass(slots=True)
+class Target:
+    """How many rows of a writer a flush waits for."""
+
+    lane: Lane[Any]
+    rows: int
+    attempts: int
+
+    @property
+    def left(self) -> int:
+        """How many of them the store does not hold."""
+        uploaded: int = self.lane.writer.uploaded_rows
+        return max(0, self.rows - uploaded)
+
+    def is_settled(self) -> bool:
+        """Tell whether all are in the store, or an attempt has failed; follow moved rows."""
+        while self.left and self.lane.done and self.lane.successor is not None:
+            self.rows, self.lane = self.lane.moved_rows, self.lane.successor
+            self.attempts = 0
+        failed = self.lane.attempts > self.attempts and self.lane.error is not None
+        return not self.left or self.lane.done or failed
