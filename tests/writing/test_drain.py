@@ -21,6 +21,7 @@ from runlake.writing.drain import Drain
 from runlake.writing.lanes import FAR, LOCAL
 from runlake.writing.pages import PAGE_BYTES
 from runlake.writing.places import OwnerLock
+from runlake.writing.records import PAGE_POINTS
 from runlake.writing.writer import Writer
 from tests.writing.drains import (
     EXPERIMENT,
@@ -560,11 +561,13 @@ def test_seal_whose_state_cannot_be_saved_is_no_failure(
     still: StillDrain, settings: Settings, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start_run(still, settings)
-    run.log_metric("loss", 0.0, 0)
+    count = PAGE_POINTS + 5  # a page that a trim would delete
+    for step in range(count):
+        run.log_metric("loss", float(step), step)
     monkeypatch.setattr(Writer, "_save", _refuse)
     for lane in still._lanes:
         lane.writer.upload(storage, seal=True)
-    run.log_metric("loss", 1.0, 1)
+    run.log_metric("loss", float(count), count)
     still.serve()
     assert still.errors == []
     # Recovery begins at the seal before, and covers what is there.
@@ -572,7 +575,7 @@ def test_seal_whose_state_cannot_be_saved_is_no_failure(
     assert still.place.root is not None
     [found] = recover.each(storage, still.place.root)
     assert found.problem is None
-    assert points(read_all(storage.fs, settings)) == _steps(2)
+    assert points(read_all(storage.fs, settings)) == _steps(count + 1)
 
 
 def test_thread_that_cannot_start_is_said_and_the_rows_stay_in_the_journal(

@@ -259,3 +259,22 @@ def test_run_that_another_writer_finished_later_stays_finished(
         said = [row for row in table.to_pylist() if row["kind"] == schema.STATUS]
         words += [(row["timestamp"], row["str"]) for row in said]
     assert max(words)[1] == schema.FINISHED
+
+
+def test_run_without_a_word_on_its_status_is_counted_whole_after_a_seal(
+    still: StillDrain, storage: Storage, settings: Settings
+) -> None:
+    """As a forked child's: its rows before the seal count beside those that recovery brings."""
+    journal = still.writer("exp", "Experiment").journal
+    key_id = journal.key_id("child", "loss")
+    for step in range(100):
+        journal.point(key_id, step, 1_000 + step, float(step))
+    [lane] = still._lanes
+    lane.writer.upload(storage, seal=True)
+    for step in range(100, 160):
+        journal.point(key_id, step, 1_000 + step, float(step))
+    still.die()
+    [_] = _recover(still, storage)
+    _, tables = storage.read()
+    assert max(tables.summaries["n"].to_pylist()) == 160
+    assert max(tables.summaries["sum"].to_pylist()) == sum(range(160))

@@ -69,6 +69,9 @@ class Journals:
             writer_id: the writer.
             experiment_id: whose rows it will hold.
             experiment_name: the name of that experiment.
+
+        Returns:
+            The lock, or None.
         """
         url = self._url
         root = self.place.root

@@ -35,7 +35,15 @@ def packer(count: int) -> Callable[..., None]:
 def flat(
     number: int, key_ids: Sequence[int], numbers: Sequence[float], *, step: int, time_us: int
 ) -> list[float]:
-    """Return the fields of the records from point `number` on, as `packer` wants them."""
+    """Return the fields of the records from point `number` on, as `packer` wants them.
+
+    Args:
+        number: of the first point.
+        key_ids: shape (n,).
+        numbers: shape (n,), the value of each.
+        step: of all.
+        time_us: of all, microseconds since 1970.
+    """
     count = len(key_ids)
     fields: list[float] = [step] * (5 * count)
     fields[1::5] = [time_us] * count

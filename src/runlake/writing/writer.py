@@ -278,7 +278,10 @@ class Writer:
         for number in range(self._keys_known, len(self.journal.keys)):
             self._keys_of.setdefault(self.journal.keys[number][0], []).append(number)
             self._keys_known = number + 1
-        wanted = self.book.open_runs() | self._tail.touched
+        return self._state_of(self.book.open_runs() | self._tail.touched)
+
+    def _state_of(self, wanted: set[str]) -> State:
+        """Return the cumulative state of some runs."""
         numbers = [number for run in sorted(wanted) for number in self._keys_of.get(run, ())]
         named = [self.journal.keys[number] for number in numbers]
         summaries = self.summaries.table(
@@ -335,7 +338,10 @@ class Writer:
     def _save(self) -> None:
         """Write the cumulative state beside the journal: where recovery starts."""
         assert self.journal.folder is not None
-        facts, summaries = self._state().encode()
+        # Also runs that this writer says no status of, as a forked child's: rows that follow
+        # would else be counted from the start again.
+        known = self.book.all_runs() | self._keys_of.keys()
+        facts, summaries = self._state_of(known - self.ended_runs).encode()
         saved = {
             "points": self.sealed.points,
             "events": self.sealed.events,
