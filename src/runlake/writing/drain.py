@@ -20,7 +20,6 @@ from runlake.writing.columns import ColumnWriter
 from runlake.writing.journals import Journals
 from runlake.writing.lanes import FAR, LOCAL, Lane, Stop, Target, W
 from runlake.writing.notices import tell, tell_left, tell_refused
-from runlake.writing.records import PAGE_POINTS
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from runlake.storage.engine import Storage
     from runlake.writing import places
 
-# A backlog this long goes out at once, so that memory stays small at any speed.
-BACKLOG_ROWS: Final = 4 * PAGE_POINTS
 # A run that has just ended is looked for; many that end at once share one upload.
 SOON_S: Final = 0.25
 SYNC_S: Final = 5.0
@@ -314,24 +311,11 @@ class Drain:
 
     def _until_due_s(self) -> float:
         now = clock.monotonic_s()
-        lanes = list(self._lanes)
-        waits = [
-            0.0 if lane.ending and not lane.failures else lane.due_s - now
-            for lane in lanes
-            if not lane.done and (lane.writer.pending or lane.ending)
-        ]
-        waits.append(SYNC_S if lanes else self._settings.heartbeat_s)
-        return max(0.0, min(waits))
+        longest = SYNC_S if self._lanes else self._settings.heartbeat_s
+        return min([longest, *(lane.wait_s(now, longest) for lane in list(self._lanes))])
 
     def _is_due(self, lane: Lane[Any]) -> bool:
-        if lane.flush_wanted:
-            return True
-        if lane.failures:
-            return clock.monotonic_s() >= lane.due_s
-        pending = lane.writer.pending
-        if lane.ending or pending >= BACKLOG_ROWS:
-            return True
-        return pending > 0 and clock.monotonic_s() >= lane.due_s
+        return lane.is_due(clock.monotonic_s())
 
     def _serve(self, lane: Lane[Any]) -> None:
         """Upload one writer's rows; an ill store makes it due again later."""

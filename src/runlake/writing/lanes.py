@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from runlake.writing.columns import ColumnWriter
+from runlake.writing.records import PAGE_POINTS
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:
     from runlake.writing import places
+
+# A backlog this long goes out at once, so that memory stays small at any speed.
+BACKLOG_ROWS: Final = 4 * PAGE_POINTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,23 @@ class Lane(Generic[W]):
     flush_wanted: bool = False
     successor: Lane[Any] | None = None
     moved_rows: int = 0
+
+    def is_due(self, now_s: float) -> bool:
+        """Tell whether it is time to upload."""
+        if self.flush_wanted:
+            return True
+        if self.failures:
+            return now_s >= self.due_s
+        pending = self.writer.pending
+        if self.ending or pending >= BACKLOG_ROWS:
+            return True
+        return pending > 0 and now_s >= self.due_s
+
+    def wait_s(self, now_s: float, longest_s: float) -> float:
+        """Return the seconds until it is time to look again."""
+        if self.done or not (self.writer.pending or self.ending):
+            return longest_s
+        return 0.0 if self.ending and not self.failures else max(0.0, self.due_s - now_s)
 
 
 @dataclass(slots=True)
