@@ -15,8 +15,7 @@ from runlake.storage import segments
 from runlake.storage.engine import Storage
 from runlake.storage.layout import parse_segment
 from runlake.testing.filesystems import FaultyFilesystem, SlowFilesystem
-from runlake.writing import drain as drain_module
-from runlake.writing import recover
+from runlake.writing import lanes, recover
 from runlake.writing.drain import Drain
 from runlake.writing.lanes import FAR, LOCAL
 from runlake.writing.pages import PAGE_BYTES
@@ -459,7 +458,7 @@ def test_open_run_without_news_still_shows_that_its_process_lives(
 def test_backlog_goes_out_before_it_is_due(
     still: StillDrain, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_module, "BACKLOG_ROWS", 100)
+    monkeypatch.setattr(lanes, "BACKLOG_ROWS", 100)
     run = start_run(still, settings)
     still.serve()
     for step in range(99):
