@@ -72,7 +72,9 @@ def _trial(seconds: float, *, is_down: bool, share: float) -> tuple[Spread, Spre
         storage = Storage(faulty, resolved)
         drain = Drain(storage, resolved)
         plan = RunPlan(new_run_id(), "0", "Default", None, None, clock.now_us())
-        run = Run(plan, drain, Artifacts(storage, _unasked), resolved, read=_unread, tags={})
+        run = Run(
+            plan, drain, Artifacts(storage, _unasked), resolved, read=_unread, tags={}, params={}
+        )
         run.log_metric("loss", 1.0)
         drain.flush(30)
         faulty.is_down, faulty.before, faulty.after = is_down, share, share

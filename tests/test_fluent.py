@@ -122,6 +122,20 @@ def test_a_run_is_resumed_by_its_id_also_from_the_environment(
         assert other.run_id != "b" * 32
 
 
+def test_a_param_keeps_its_value_when_its_run_is_resumed() -> None:
+    with runlake.start_run() as run:
+        runlake.log_param("C", 1)
+    with runlake.start_run(run_id=run.run_id):
+        assert runlake.log_param("C", 1) == 1
+        with pytest.raises(InvalidInputError, match="cannot become"):
+            runlake.log_param("C", 2)
+    url = runlake.get_tracking_uri()
+    active.forget()
+    runlake.set_tracking_uri(url)
+    with runlake.start_run(run_id=run.run_id), pytest.raises(InvalidInputError, match="cannot"):
+        runlake.log_param("C", 2)
+
+
 def test_experiments_have_mlflows_verbs() -> None:
     experiment = runlake.set_experiment("digits")
     assert (experiment.name, experiment.lifecycle_stage) == ("digits", "active")

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from runlake.query.entities import Experiment
     from runlake.settings import Settings
 
+# Of so many runs that this process began or resumed, the params are remembered.
+_RUNS_REMEMBERED: Final = 1000
 _NOTE_TAG: Final = "mlflow.note.content"
 
 
@@ -110,6 +112,7 @@ class Lake(Questions):
         )
         self.maintain = Maintain(self._storage, self._drain, self._check_writable)
         self._rows_seen = 0
+        self._params: dict[str, dict[str, str]] = {}
 
     @property
     def url(self) -> str:
@@ -180,7 +183,15 @@ class Lake(Questions):
         first = dict(tags or {})
         if description is not None:
             first[_NOTE_TAG] = description
-        return Run(plan, self._drain, self.artifacts, self.settings, read=self.get_run, tags=first)
+        return Run(
+            plan,
+            self._drain,
+            self.artifacts,
+            self.settings,
+            read=self.get_run,
+            tags=first,
+            params=self._params_of(plan.run_id),
+        )
 
     def create_experiment(
         self,
@@ -358,12 +369,20 @@ class Lake(Questions):
         return self._experiments.resolve_once(name), name
 
     def _known_place(self, run_id: str) -> tuple[str, str] | None:
-        """Look an existing run up, so that it goes on where it began."""
+        """Look an existing run up, so that it goes on where it began, with the same params."""
         try:
-            found = self.get_run(run_id).info.experiment_id
+            record = self.get_run(run_id)
         except (NotFoundError, StorageError):
             return None
-        return found, self._experiments.name_of(found)
+        self._params_of(run_id).update(record.data.params)
+        return record.info.experiment_id, self._experiments.name_of(record.info.experiment_id)
+
+    def _params_of(self, run_id: str) -> dict[str, str]:
+        """Return the params known of a run, which another value of one is held against."""
+        self._params[run_id] = params = self._params.pop(run_id, {})
+        while len(self._params) > _RUNS_REMEMBERED:
+            del self._params[next(iter(self._params))]
+        return params
 
     def _mark(self, run_id: str, kind: str) -> None:
         self._check_writable()

@@ -46,6 +46,7 @@ class Run:
         *,
         read: Callable[[str], RunRecord],
         tags: Mapping[str, object],
+        params: dict[str, str],
     ) -> None:
         """Begin the run; use `Lake.start_run` or `runlake.start_run` instead."""
         self._plan = plan
@@ -53,7 +54,7 @@ class Run:
         self._artifacts = artifacts
         self._settings = settings
         self._read = read
-        self._params: dict[str, str] = {}
+        self._params = params
         self._next_step = 0
         self._log = RunLog(plan, drain, settings)
         self._log.begin(opening_rows(plan) + self._tag_rows(tags.items()))

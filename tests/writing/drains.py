@@ -84,7 +84,7 @@ def start_run(
     """Begin a run without a lake around it."""
     plan = RunPlan(run_id, EXPERIMENT, "Experiment", None, None, clock.now_us())
     artifacts = cast("Artifacts", SimpleNamespace(uri=lambda *_: "artifacts"))
-    return Run(plan, drain, artifacts, settings, read=cast("Any", None), tags=tags or {})
+    return Run(plan, drain, artifacts, settings, read=cast("Any", None), tags=tags or {}, params={})
 
 
 def memory_journal(*, limit_bytes: int = 1 << 30) -> Journal:

@@ -7,7 +7,9 @@ lake file is read when it is first needed, and kept.
 from __future__ import annotations
 
 import json
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Final, final
 
 from runlake import ids, schema
@@ -61,6 +63,12 @@ class Storage:
         self._snapshots: Snapshots | None = None
         self._reader: Reader | None = None
         self._lock = threading.Lock()
+        _storages.add(self)
+
+    def begin_anew_in_child(self) -> None:
+        """Forget in a forked child what threads of the parent may hold locked."""
+        self._lock = threading.Lock()
+        self._snapshots = self._reader = None
 
     @property
     def conditional_create(self) -> bool | None:
@@ -279,3 +287,15 @@ def open_storage(settings: Settings) -> Storage:
     options = dict(settings.storage_options)
     fs = open_filesystem(settings.url, storage_options=options, settings=settings)
     return Storage(fs, settings)
+
+
+_storages: weakref.WeakSet[Storage] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for storage in list(_storages):
+        storage.begin_anew_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
