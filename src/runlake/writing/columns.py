@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
-from runlake.storage import segments
+from runlake.storage import arrays, segments
 from runlake.storage.layout import SegmentName, parse_segment, partition
 from runlake.storage.state import State, Summaries, fact_schema
 from runlake.writing import values
@@ -37,6 +38,7 @@ else:
     pc = lazy("pyarrow.compute")
 
 SEGMENT_ROWS: Final = 1 << 20
+_PACKERS: Final = 2
 _STEP: Final = "step"
 _TIME: Final = "timestamp"
 
@@ -84,6 +86,22 @@ class _Finished:
         if self.file is not None:
             self._hidden.unlink(missing_ok=True)
             self.file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """The rows of one segment, and what its footer will say."""
+
+    name: SegmentName
+    experiment_name: str
+    table: pa.Table
+    state: State
+
+    def pack(self, folder: Path | None) -> _Finished:
+        """Encode the segment; it does not show yet."""
+        return _Finished.write(
+            self.name, encode(self.name, self.experiment_name, self.table, self.state), folder
+        )
 
 
 class ColumnWriter:
@@ -139,46 +157,53 @@ class ColumnWriter:
         with self._lock:
             if self._retired:
                 return False
-            made: list[_Finished] = []
+            made: list[Future[_Finished]] = []
             try:
-                for start in range(0, points.num_rows, SEGMENT_ROWS):
-                    part = points.slice(start, SEGMENT_ROWS)
-                    made.append(self._make(run_id, part, self._rows + start))
-                for one in made:
+                # Packing lets go of the interpreter, so one segment is counted while another
+                # is packed.
+                with ThreadPoolExecutor(_PACKERS) as pool:
+                    for start in range(0, points.num_rows, SEGMENT_ROWS):
+                        part = points.slice(start, SEGMENT_ROWS)
+                        ready = self._prepare(run_id, part, self._rows + start)
+                        made.append(pool.submit(ready.pack, self._folder))
+                for one in [each.result() for each in made]:
                     # They appear together, or as good as: renaming needs no space.
                     one.show()
             except BaseException:
                 # The summaries hold what the rows do not.
                 self._retired = True
-                for one in made:
-                    one.drop()
+                for each in made:
+                    if each.exception() is None:
+                        each.result().drop()
                 raise
-            self._waiting += made
+            self._waiting += [each.result() for each in made]
             self._rows += points.num_rows
         return True
 
-    def _make(self, run_id: str, points: pa.Table, first: int) -> _Finished:
-        """Encode one segment; it does not show yet."""
+    def _prepare(self, run_id: str, points: pa.Table, first: int) -> _Ready:
+        """Count one segment's points, and lay out its rows."""
         count = points.num_rows
-        coded: Any = points["key"].combine_chunks().dictionary_encode()
-        keys = coded.dictionary.to_pylist()
+        coded, keys = _used(points["key"].combine_chunks())
         slots = np.array(
             [self._slots.setdefault((run_id, key), len(self._slots)) for key in keys], np.int64
         )
         times: Any = points["time"].combine_chunks()
-        numbers = points["value"].combine_chunks().to_numpy(zero_copy_only=False)
+        numbers: Any = points["value"].combine_chunks()
         steps: Any = points["step"].combine_chunks()
         self._summaries.add(
-            slots[coded.indices.to_numpy()], steps.to_numpy(), times.to_numpy(), numbers
+            slots[arrays.values(coded.indices)],
+            arrays.values(steps),
+            arrays.values(times),
+            arrays.values(numbers),
         )
-        zeros: Any = pa.array(np.zeros(count, np.int32))
+        zeros: Any = arrays.numbers(np.zeros(count, np.int32))
         columns = [
             pa.DictionaryArray.from_arrays(zeros, pa.array([run_id])),
             pa.DictionaryArray.from_arrays(zeros, pa.array([schema.METRIC])),
             coded,
             steps,
             times.cast(pa.timestamp("us", tz="UTC")),
-            pa.array(numbers),
+            numbers,
             pa.nulls(count, pa.string()),
         ]
         table = pa.Table.from_arrays(columns, schema=segments.segment_schema())
@@ -191,8 +216,7 @@ class ColumnWriter:
         )
         summaries = self._summaries.table(slots, [run_id] * len(keys), keys)
         state = State(fact_schema().empty_table(), summaries)
-        data = encode(name, self.experiment_name, table, state)
-        return _Finished.write(name, data, self._folder)
+        return _Ready(name, self.experiment_name, table, state)
 
     def upload(self, storage: Storage, *, seal: bool = False) -> None:  # noqa: ARG002 - all are sealed
         """Bring every waiting segment into the store, oldest first.
@@ -228,8 +252,8 @@ class ColumnWriter:
         while self._waiting:
             oldest = self._waiting[0]
             rows, _ = segments.decode(oldest.read(), key=oldest.name.key)
-            key, time = rows["key"].cast(pa.string()), rows["timestamp"].cast(pa.int64())
-            columns = [key, rows["step"], time, rows["num"]]
+            time = rows["timestamp"].cast(pa.int64())
+            columns = [rows["key"], rows["step"], time, rows["num"]]
             points = pa.Table.from_arrays(columns, names=["key", "step", "time", "value"])
             while not target.add(str(rows["run_id"][0].as_py()), points):
                 target = successor()
@@ -280,8 +304,8 @@ def points_of(data: object, *, now_us: int) -> pa.Table:
         now_us: the time of points that have none.
 
     Returns:
-        shape (n, 4): `key` string, `step` int64, `time` int64 (microseconds since 1970),
-        `value` float64; wide columns one after another.
+        shape (n, 4): `key` string, as a dictionary; `step` int64; `time` int64 (microseconds
+        since 1970); `value` float64; wide columns one after another.
 
     Raises:
         InvalidInputError: columns are missing, of the wrong type, or of unequal length.
@@ -297,26 +321,40 @@ def points_of(data: object, *, now_us: int) -> pa.Table:
         raise InvalidInputError(message)
     times = _times(table, now_us)
     if {"key", "value"} <= set(names):
-        keys = _cast(table, "key", pa.string())
-        parts = [(keys, steps, times, _cast(table, "value", pa.float64()))]
-        for key in keys.unique().to_pylist():
+        keys = _cast(table, "key", pa.string()).combine_chunks().dictionary_encode()
+        for key in keys.dictionary.to_pylist() + [None] * bool(keys.null_count):
             values.name("metric", key)
+        parts = [(keys, steps, times, _cast(table, "value", pa.float64()))]
     else:
         metrics = [name for name in names if name not in {_STEP, _TIME}]
         if not metrics:
             message = "log_history found no metric: no column besides 'step' and 'timestamp'."
             raise InvalidInputError(message)
         parts = []
-        for name in metrics:
+        dictionary = pa.array(metrics, pa.string())
+        for code, name in enumerate(metrics):
             values.name("metric", name)
-            key = pa.repeat(name, table.num_rows)
-            parts.append((pa.chunked_array([key]), steps, times, _cast(table, name, pa.float64())))
+            codes = arrays.numbers(np.full(table.num_rows, code, np.int32))
+            keys = pa.DictionaryArray.from_arrays(codes, dictionary)
+            parts.append((keys, steps, times, _cast(table, name, pa.float64())))
     schema_ = ["key", "step", "time", "value"]
     tables = [pa.Table.from_arrays(list(part), names=schema_) for part in parts]
     joined = pa.concat_tables(tables)
     if joined["value"].null_count:
         joined = joined.filter(joined["value"].is_valid())
     return joined
+
+
+def _used(coded: Any) -> tuple[Any, list[str]]:  # noqa: ANN401 - a dictionary array
+    """Return coded keys without those that no row has, and the keys in order of their codes."""
+    codes = arrays.values(coded.indices)
+    used = np.flatnonzero(np.bincount(codes, minlength=len(coded.dictionary)))
+    if len(used) < len(coded.dictionary):
+        renumber = np.zeros(len(coded.dictionary), np.int32)
+        renumber[used] = np.arange(len(used), dtype=np.int32)
+        dictionary = coded.dictionary.take(arrays.numbers(used))
+        coded = pa.DictionaryArray.from_arrays(arrays.numbers(renumber[codes]), dictionary)
+    return coded, coded.dictionary.to_pylist()
 
 
 def _arrow(data: object) -> pa.Table:
