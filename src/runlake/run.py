@@ -35,6 +35,9 @@ class Run:
 
     Use it as a context manager: the run ends FINISHED, or FAILED with the traceback when the
     block raises. Any thread may log. A forked child may log too; it never ends the run.
+
+    Attributes:
+        is_open: whether it takes more rows from this process; read for each logged value.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Run:
         self._next_step = 0
         self._log = RunLog(plan, drain, settings)
         self._log.begin(opening_rows(plan) + self._tag_rows(tags.items()))
+        self.is_open = True
         lifecycle.watch_run(self)
 
     # What it is.
@@ -79,11 +83,6 @@ class Run:
             start_time=plan.start_us // 1000,
             artifact_uri=self._artifacts.uri(plan.experiment_id, plan.run_id),
         )
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it takes more rows from this process."""
-        return self._log.is_open
 
     @property
     def data(self) -> RunData:
@@ -365,6 +364,7 @@ class Run:
             return
         moment = clock.now_us() if end_time is None else values.time_us(end_time)
         self._events([(self.run_id, schema.STATUS, "", float(moment), status)])
+        self.is_open = False
         self._log.end(status)
         lifecycle.forget_run(self)
 
