@@ -6,7 +6,6 @@ The highest claim of a name rules. These calls wait for the store; where it is a
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 import warnings
@@ -24,6 +23,7 @@ from runlake.errors import (
     StorageError,
 )
 from runlake.query.entities import Experiment
+from runlake.run_plan import user
 from runlake.storage.names import FIRST_CLAIM, Claim
 from runlake.writing import values
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from runlake.storage.engine import Storage
     from runlake.writing.drain import Drain
+    from runlake.writing.events import Row
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # A claim older than this whose event nobody has written: its maker died in between.
@@ -284,23 +285,20 @@ class Experiments:
             "tags": dict(claim.tags),
         }
         text = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
-        rows: list[_Row] = [(claim.experiment_id, schema.EXPERIMENT_CREATE, claim.name, None, text)]
+        rows: list[Row] = [(claim.experiment_id, schema.EXPERIMENT_CREATE, claim.name, None, text)]
         rows += [
             (claim.experiment_id, schema.EXPERIMENT_TAG, key, None, value)
             for key, value in claim.tags.items()
         ]
         self._say(rows)
 
-    def _say(self, rows: Sequence[_Row]) -> None:
+    def _say(self, rows: Sequence[Row]) -> None:
         """Append events to the reserved partition; they are in the store when this returns."""
         self._resolved.clear()
         partition = schema.RESERVED_PARTITION
         while not self.drain.writer(partition, partition).journal.events(rows):
             pass
         self.drain.flush(self.flush_timeout_s)
-
-
-_Row = tuple[str, str, str, float | None, str | None]
 
 
 def _claim(
@@ -313,15 +311,11 @@ def _claim(
 ) -> Claim:
     """Return the claim that follows `before`: the first owner's id follows from the name."""
     derived = ids.derived_experiment_id(name) if before is None else ids.random_experiment_id()
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        user = ""
     return Claim(
         name=name,
         experiment_id=experiment_id or derived,
         time_us=clock.now_us(),
-        user=user,
+        user=user(),
         nonce=ids.new_nonce(),
         number=FIRST_CLAIM if before is None else before.number + 1,
         artifact_location=artifact_location,

@@ -32,7 +32,6 @@ _Answer = TypeVar("_Answer")
 _TRIES: Final = 5
 _REFRESH_LOCAL_S: Final = 1.0
 _REFRESH_FAR_S: Final = 10.0
-_parents_queries: Final[list[Query | None]] = []
 
 
 class Questions:
@@ -277,9 +276,6 @@ class Questions:
     def _check_fork(self) -> None:
         """Begin anew in a forked child: neither DuckDB nor a held lock survives a fork."""
         if self._pid != os.getpid():
-            # Kept for ever: to destroy a DuckDB connection in a child is to wait for threads
-            # that only the parent has.
-            _parents_queries.append(self._query)
             self._snapshot_lock = threading.RLock()
             self._query = self._snapshot = None
             self._pid = os.getpid()

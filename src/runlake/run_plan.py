@@ -72,7 +72,7 @@ def opening_rows(plan: RunPlan) -> list[Row]:
     rows: list[Row] = [
         (run_id, schema.RUN, schema.RUN_START, float(plan.start_us), None),
         (run_id, schema.RUN, schema.RUN_AUTO_NAME, None, run_names.auto_name(run_id)),
-        (run_id, schema.RUN, schema.RUN_USER, None, _user()),
+        (run_id, schema.RUN, schema.RUN_USER, None, user()),
         (run_id, schema.RUN, schema.RUN_SOURCE, None, _source()),
         (run_id, schema.STATUS, "", float(clock.now_us()), schema.RUNNING),
     ]
@@ -90,7 +90,8 @@ def opening_rows(plan: RunPlan) -> list[Row]:
 
 
 @lru_cache(maxsize=1)
-def _user() -> str:
+def user() -> str:
+    """Return who runs this process: the name, else the number, else nothing."""
     try:
         return values.printable(getpass.getuser())
     except (OSError, KeyError, ImportError):
