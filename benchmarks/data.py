@@ -7,12 +7,16 @@ noise, which nothing can make smaller than about 7.5 bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+STRANGE: Final = 5
+_FAILS: Final = 20
 
 
 def curve(count: int, *, seed: int) -> NDArray[np.float64]:
@@ -49,8 +53,74 @@ def rows(width: int, *, seed: int, count: int = 1000) -> list[dict[str, float]]:
 def params(width: int, *, seed: int) -> dict[str, object]:
     """Return hyperparameters: numbers and texts."""
     random = np.random.default_rng(seed)
-    made: dict[str, object] = {}
-    for number in range(width):
-        value = float(random.uniform()) if number % 2 else f"choice-{random.integers(10)}"
-        made[f"param_{number}"] = value
-    return made
+    numbers = random.uniform(size=width).tolist()
+    return {
+        f"param_{place}": number if place % 2 else f"choice-{int(number * 10)}"
+        for place, number in enumerate(numbers)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Many runs of one program: what each is given, and what it reports.
+
+    Attributes:
+        runs: how many.
+        params: of each run: numbers and texts, and `seed` beside them where there are seeds.
+        metrics: of each run.
+        points: of each metric.
+        seeds: runs that share their other params.
+        strange_keys: distinct keys that only few runs have, 0 for none; each run has
+            `STRANGE` of them, both as params and as metrics.
+    """
+
+    runs: int
+    params: int = 20
+    metrics: int = 20
+    points: int = 1
+    seeds: int = 1
+    strange_keys: int = 0
+
+    @staticmethod
+    def has_failed(number: int) -> bool:
+        """Tell whether run `number` ended badly."""
+        return number % _FAILS == _FAILS - 1
+
+    def params_of(self, number: int) -> dict[str, object]:
+        """Return the params of run `number`."""
+        made = params(self.params, seed=number // self.seeds)
+        if self.seeds > 1:
+            made["seed"] = number % self.seeds
+        return made | {f"strange/{key}": key / 7 for key in self._strange(number)}
+
+    def metrics_of(self, number: int) -> list[str]:
+        """Return the keys of the metrics of run `number`."""
+        return keys(self.metrics) + [f"strange/{key}" for key in self._strange(number)]
+
+    def values_of(self, number: int, *, points: int | None = None) -> NDArray[np.float64]:
+        """Return what run `number` reports; every value is a float32's.
+
+        Args:
+            number: of the run.
+            points: of each metric, if other than the sweep's.
+
+        Returns:
+            shape (points, metrics).
+        """
+        count = self.points if points is None else points
+        width = len(self.metrics_of(number))
+        # How good a run becomes hangs on its params; seeds of one config lie close together.
+        config = np.random.default_rng([number // self.seeds, 1])
+        random = np.random.default_rng([number, 2])
+        depth = config.uniform(1, 6, width)
+        time = np.linspace(1 / count, 1, count)[:, None]
+        noise = 1 + 0.03 * random.standard_normal((count, width))
+        found: NDArray[np.float64] = ((np.exp(-time * depth) + 0.02) * noise).astype(np.float32)
+        return found.astype(np.float64)
+
+    def _strange(self, number: int) -> list[int]:
+        """Return which strange keys run `number` has."""
+        if not self.strange_keys:
+            return []
+        first = int(np.random.default_rng([number, 3]).integers(self.strange_keys))
+        return sorted({(first + place) % self.strange_keys for place in range(STRANGE)})

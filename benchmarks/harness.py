@@ -74,11 +74,13 @@ class Options:
         quick: tiny sizes, to see that everything works.
         against: names of rivals.
         rival_python: the interpreter of the environment that holds the rivals.
+        lakes: folder of lakes that several benchmarks ask; see `benchmarks.lakes`.
     """
 
     quick: bool = False
     against: tuple[str, ...] = ()
     rival_python: str = sys.executable
+    lakes: Path = Path("lakes")
 
     def size(self, full: int, *, quick: int) -> int:
         """Return how much to do."""

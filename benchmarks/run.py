@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks import harness
@@ -25,15 +26,17 @@ def main(arguments: list[str] | None = None) -> None:
         _measure(wanted.names[0], _options(wanted), out)
         return
     failed = []
-    for name in wanted.names or NAMES:
-        command = [sys.executable, "-m", "benchmarks", name, "--alone", "--out", str(out)]
-        command += ["--against", wanted.against, "--rival-python", wanted.rival_python]
-        command += ["--quick"] if wanted.quick else []
-        finished = subprocess.run(command, cwd=HERE.parent, check=False)
-        if finished.returncode:
-            failed.append(name)
-            continue
-        print(harness.table(harness.read(out / f"{name}.json")), end="\n\n", flush=True)
+    with TemporaryDirectory(prefix="runlake-lakes-") as folder:
+        lakes = str(Path(wanted.lakes or folder).absolute())
+        for name in wanted.names or NAMES:
+            command = [sys.executable, "-m", "benchmarks", name, "--alone", "--out", str(out)]
+            command += ["--against", wanted.against, "--rival-python", wanted.rival_python]
+            command += ["--lakes", lakes, *(["--quick"] if wanted.quick else [])]
+            finished = subprocess.run(command, cwd=HERE.parent, check=False)
+            if finished.returncode:
+                failed.append(name)
+                continue
+            print(harness.table(harness.read(out / f"{name}.json")), end="\n\n", flush=True)
     if failed:
         sys.exit(f"could not run: {', '.join(failed)}")
 
@@ -45,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", default="", help=f"rivals, of {','.join(RIVALS)}")
     parser.add_argument("--rival-python", default=sys.executable, help="interpreter with rivals")
     parser.add_argument("--out", default=str(HERE / "results"), help="folder of the results")
+    parser.add_argument("--lakes", help="folder that keeps generated lakes for the next time")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -54,7 +58,7 @@ def _options(wanted: argparse.Namespace) -> harness.Options:
     unknown = set(against) - set(RIVALS)
     if unknown:
         sys.exit(f"unknown rivals: {', '.join(sorted(unknown))}; there are {', '.join(RIVALS)}")
-    return harness.Options(wanted.quick, against, wanted.rival_python)
+    return harness.Options(wanted.quick, against, wanted.rival_python, Path(wanted.lakes))
 
 
 def _measure(name: str, options: harness.Options, out: Path) -> None:

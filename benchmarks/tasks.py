@@ -8,6 +8,7 @@ nothing of runlake.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -16,12 +17,20 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from benchmarks import data
-from benchmarks.rivals import tracker
+from benchmarks.rivals import Askable, tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.rivals import Tracker
+
+# What is searched, in words that MLflow has too.
+FILTER: Final = (
+    "metrics.\"train/loss_0\" < 0.1 and params.param_0 != 'choice-3' "
+    "and attributes.status = 'FINISHED'"
+)
+ORDER: Final = ('metrics."train/loss_0" ASC',)
+LIMIT: Final = 20
 
 _now_ns: Final = time.perf_counter_ns
 
@@ -89,8 +98,43 @@ def one_writer(
     return {"points": float(runs * steps * width)}
 
 
+def fill(subject: Tracker, *, runs: int, metrics: int, points: int) -> dict[str, float]:
+    """Bring many runs in."""
+    assert isinstance(subject, Askable)
+    began = _now_ns()
+    subject.fill(data.Sweep(runs=runs, metrics=metrics, points=points))
+    return {"seconds": (_now_ns() - began) / 1e9}
+
+
+def search(subject: Tracker, *, rounds: int) -> dict[str, float]:
+    """Search again and again: ms, p50; and a number that stands for the runs found."""
+    assert isinstance(subject, Askable)
+    found, spans = [""], []
+    for _ in range(rounds + 1):
+        began = _now_ns()
+        found = subject.search(FILTER, ORDER, LIMIT)
+        spans.append((_now_ns() - began) / 1e6)
+    return {"p50": statistics.median(spans[1:]), "found": fingerprint(found)}
+
+
+def history(subject: Tracker, *, rounds: int) -> dict[str, float]:
+    """Read one curve again and again: ms, p50."""
+    assert isinstance(subject, Askable)
+    count, spans = 0, []
+    for _ in range(rounds + 1):
+        began = _now_ns()
+        count = subject.history(data.keys(1)[0])
+        spans.append((_now_ns() - began) / 1e6)
+    return {"p50": statistics.median(spans[1:]), "points": float(count)}
+
+
+def fingerprint(names: list[str]) -> float:
+    """Return a number that stands for the runs `run-<n>` in this order."""
+    return float(sum(place * int(name.rpartition("-")[2]) for place, name in enumerate(names, 1)))
+
+
 TASKS: Final[dict[str, Callable[..., dict[str, float]]]] = {
-    task.__name__: task for task in (calls, points, short_runs, one_writer)
+    task.__name__: task for task in (calls, points, short_runs, one_writer, fill, search, history)
 }
 
 

@@ -15,6 +15,7 @@ TREE = {
     "FilterSyntaxError": ("filter-syntax", ValueError),
     "FormatError": ("format", Exception),
     "InvalidInputError": ("invalid-input", ValueError),
+    "LimitExceededError": ("limit-exceeded", ValueError),
     "MissingDependencyError": ("missing-dependency", ImportError),
     "NewerFormatError": ("newer-format", Exception),
     "NotFoundError": ("not-found", LookupError),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import polars as pl
@@ -171,16 +171,31 @@ def test_search_runs_looks_in_the_current_experiment_unless_told() -> None:
     assert isinstance(frame, pd.DataFrame)
     assert frame["run_id"].tolist() == [second.run_id]
     with pytest.raises(InvalidInputError, match="polars"):
-        runlake.search_runs(output_format="spark")
+        runlake.search_runs(output_format="spark")  # type: ignore[call-overload]
     with pytest.raises(InvalidInputError, match="filter_string"):
         runlake.search_runs("metrics.loss < 2")
+    with pytest.raises(InvalidInputError, match="not both"):
+        records(experiment_ids=["0"], experiment_names=["one"])
 
 
-def records(**arguments: object) -> list[RunRecord]:
+def test_searches_take_mlflows_arguments_by_position() -> None:
+    runlake.set_experiment("one")
+    with runlake.start_run(run_name="a"):
+        runlake.log_metric("acc", 0.5)
+    with runlake.start_run(run_name="b"):
+        runlake.log_metric("acc", 0.9)
+    names = runlake.search_runs(None, "metrics.acc > 0.1", 1, 1, ["metrics.acc ASC"])["run_name"]
+    assert names.to_list() == ["a"]
+    assert runlake.search_runs(None, "", 2).is_empty()
+    runlake.create_experiment("two")
+    found = runlake.search_experiments(3, 1, "name IN ('one', 'two')", ["name DESC"])
+    assert [each.name for each in found] == ["two"]
+    assert found.token is not None
+
+
+def records(**arguments: Any) -> list[RunRecord]:  # noqa: ANN401 - passed on
     """Search with the output format `list`."""
-    found = runlake.search_runs(output_format="list", **arguments)  # type: ignore[arg-type]
-    assert isinstance(found, list)
-    return found
+    return runlake.search_runs(output_format="list", **arguments)
 
 
 def test_batches_take_tuples_mappings_and_mlflows_objects() -> None:
@@ -218,3 +233,10 @@ def test_flush_returns_when_other_processes_can_read(own_lake: str) -> None:
         runlake.flush()
         other = runlake.open(own_lake, read_only=True)
         assert other.get_run(run.run_id).data.metrics == {"loss": 0.5}
+
+
+def test_a_data_set_is_logged_to_the_active_run() -> None:
+    with runlake.start_run() as run:
+        runlake.log_input(runlake.Dataset(name="digits", digest="1"), context="training")
+    found = active.current_lake().sql("SELECT run_id, name, digest, context FROM inputs")
+    assert found.rows() == [(run.info.run_id, "digits", "1", "training")]

@@ -23,7 +23,7 @@ from runlake.errors import (
     StateError,
     StorageError,
 )
-from runlake.lake import Lake, open_lake
+from runlake.lake import Lake, ensure_experiment, open_lake
 from runlake.settings import Settings
 from runlake.storage import layout
 from runlake.storage.fs import open_filesystem
@@ -180,15 +180,15 @@ def test_an_experiment_lives_through_its_names(lake: Lake) -> None:
     assert found is not None
     assert (found.experiment_id, found.tags) == (first, {"team": "vision"})
     assert lake.get_experiment_by_name("digits") is None
-    second = lake.ensure_experiment("digits")
+    second = ensure_experiment(lake, "digits")
     assert second != first
-    assert lake.ensure_experiment("digits") == second
-    assert lake.ensure_experiment("numbers") == first
+    assert ensure_experiment(lake, "digits") == second
+    assert ensure_experiment(lake, "numbers") == first
     lake.delete_experiment(second)
     with pytest.raises(StateError, match="deleted"):
-        lake.ensure_experiment("digits")
+        ensure_experiment(lake, "digits")
     lake.restore_experiment(second)
-    assert lake.ensure_experiment("digits") == second
+    assert ensure_experiment(lake, "digits") == second
 
 
 def test_artifacts_come_back_as_they_went(lake: Lake, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_newer_lake_is_refused_politely(lake_url: Place) -> None:
         reopened(lake_url)
     lake = open_lake(lake_url.url, storage_options=lake_url.storage_options)
     with pytest.raises(NewerFormatError):
-        lake.ensure_experiment("digits")
+        ensure_experiment(lake, "digits")
 
 
 def test_an_unknown_run_is_an_error_that_names_its_neighbours(lake: Lake) -> None:
@@ -300,7 +300,7 @@ def test_connect_hands_out_a_connection_with_the_views(lake: Lake) -> None:
 def name_one(url: str) -> str:
     """Name an experiment in a process of its own."""
     with open_lake(url) as lake:
-        return lake.ensure_experiment("together")
+        return ensure_experiment(lake, "together")
 
 
 @pytest.mark.slow
@@ -319,7 +319,7 @@ def test_an_experiment_is_named_without_a_connection(tmp_path: Path) -> None:
     blocked.write_text("not a folder")
     lake = open_lake(blocked / "lake")
     with pytest.warns(RunlakeWarning, match="could not be looked up"):
-        assert lake.ensure_experiment("digits") == ids.derived_experiment_id("digits")
+        assert ensure_experiment(lake, "digits") == ids.derived_experiment_id("digits")
 
 
 def test_a_store_that_is_away_does_not_stop_logging(tmp_path: Path) -> None:
@@ -376,15 +376,18 @@ def test_disabled_mode_checks_input_and_writes_nothing(
     monkeypatch.setenv("RUNLAKE_MODE", "disabled")
     before = sorted(tmp_path.iterdir())
     with open_lake(tmp_path / "lake") as lake:
-        assert lake.ensure_experiment("digits") == ids.derived_experiment_id("digits")
+        assert ensure_experiment(lake, "digits") == ids.derived_experiment_id("digits")
         with lake.start_run(experiment="digits") as run:
             run.log_metric("loss", 0.5)
             run.log({"a": 1.0, "b": 2})
             run.log_params({"C": 1})
             run.log_history({"step": [1], "x": [1.0]})
             run.log_text("text", "a.txt")
+            run.log_input(runlake.Dataset(name="digits", digest="1"))
             with pytest.raises(InvalidInputError):
                 run.log_metric("loss", "high")
+            with pytest.raises(InvalidInputError):
+                run.log_input("digits")
         assert lake.search_runs().is_empty()
     assert sorted(tmp_path.iterdir()) == before
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from runlake import clock, schema
+from runlake.dataset import Dataset
 from runlake.errors import InvalidInputError, RunlakeWarning, StateError
 from runlake.settings import Settings
 from runlake.storage import segments
@@ -105,6 +106,8 @@ _BAD: list[tuple[Callable[[Run], object], str]] = [
     (lambda run: run.set_tags({"a": 1, "": 2}), "empty"),
     (lambda run: run.delete_tag(""), "empty"),
     (lambda run: run.log_history({"step": [1], "loss": ["x"]}), "'loss'"),
+    (lambda run: run.log_input("digits"), "got str.*runlake.Dataset"),
+    (lambda run: run.log_input(Dataset(name="a", digest=""), "training"), "the digest"),
     (lambda run: run.finish("DONE"), "DONE"),
 ]
 
@@ -246,6 +249,7 @@ def test_history_in_any_form_is_the_same_points(desk: Desk, data: object) -> Non
         lambda run: run.log_batch(),
         lambda run: run.log_param("p", 1),
         lambda run: run.set_tag("t", 1),
+        lambda run: run.log_input(Dataset(name="a", digest="b")),
         lambda run: run.log_history({"step": [1], "a": [1.0]}),
         lambda run: run.log_text("x", "x.txt"),
     ],

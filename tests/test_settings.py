@@ -32,6 +32,8 @@ TEXTS: dict[str, tuple[str, object]] = {
     "heartbeat_s": ("60", 60.0),
     "stale_s": ("120", 120.0),
     "refresh_s": ("0", 0.0),
+    "query_memory_bytes": ("4096", 4096),
+    "query_threads": ("2", 2),
     "request_timeout_s": ("3.5", 3.5),
     "parallel_requests": ("8", 8),
 }

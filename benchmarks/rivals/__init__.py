@@ -12,12 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from benchmarks.data import Sweep
 
 OURS: Final = "ours"
 BARE: Final = "parquet"
 NAMES: Final = ("mlflow", "tensorboardx", "trackio", "wandb")
+ASKABLE: Final = ("mlflow",)
 
 
 class Tracker(ABC):
@@ -45,6 +48,22 @@ class Tracker(ABC):
 
     def close(self) -> None:  # noqa: B027 - where `finish` has waited there is nothing to do
         """Return when everything is in the store."""
+
+
+class Askable(Tracker):
+    """A tracker that answers the questions that runlake is asked."""
+
+    @abstractmethod
+    def fill(self, sweep: Sweep) -> None:
+        """Bring many runs in, by whatever way is quickest."""
+
+    @abstractmethod
+    def search(self, filter_string: str, order_by: Sequence[str], limit: int) -> list[str]:
+        """Return the names of the runs that match, in order."""
+
+    @abstractmethod
+    def history(self, key: str) -> int:
+        """Read the whole curve of a metric of the run `run-0`, and return its points."""
 
 
 def tracker(name: str, folder: Path) -> Tracker:

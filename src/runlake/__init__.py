@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from runlake._version import __version__
 
 if TYPE_CHECKING:
+    from runlake.dataset import Dataset
     from runlake.errors import (
         AlreadyExistsError,
         ConflictError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         FilterSyntaxError,
         FormatError,
         InvalidInputError,
+        LimitExceededError,
         MissingDependencyError,
         NewerFormatError,
         NotFoundError,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         log_batch,
         log_dict,
         log_history,
+        log_input,
         log_metric,
         log_metrics,
         log_param,
@@ -72,10 +75,12 @@ __all__ = [
     "AlreadyExistsError",
     "ConflictError",
     "DataLossWarning",
+    "Dataset",
     "FilterSyntaxError",
     "FormatError",
     "InvalidInputError",
     "Lake",
+    "LimitExceededError",
     "MissingDependencyError",
     "NewerFormatError",
     "NotFoundError",
@@ -104,6 +109,7 @@ __all__ = [
     "log_batch",
     "log_dict",
     "log_history",
+    "log_input",
     "log_metric",
     "log_metrics",
     "log_param",
@@ -125,6 +131,7 @@ __all__ = [
 
 # Where a name lives, if not in `fluent`: (module, name there).
 _ELSEWHERE = {
+    "Dataset": ("runlake.dataset", "Dataset"),
     "Lake": ("runlake.lake", "Lake"),
     "Run": ("runlake.run", "Run"),
     "open": ("runlake.lake", "open_lake"),

@@ -2,6 +2,7 @@
 
 - `InvalidInputError`: mend the call. Nothing was written.
 - `FilterSyntaxError`: mend the filter where its caret points.
+- `LimitExceededError`: ask for less, or allow more time, memory or rows.
 - `NotFoundError`: name something that exists, or make it first.
 - `AlreadyExistsError`: choose another name, or use what is there.
 - `StateError`: the object is not in a state that allows this; open or resume it first.
@@ -65,7 +66,9 @@ class FilterSyntaxError(InvalidInputError):
         self.caret = caret
 
     @classmethod
-    def at(cls, text: str, offset: int, *, expected: str, found: str) -> FilterSyntaxError:
+    def at(
+        cls, text: str, offset: int, *, expected: str, found: str, hint: str = ""
+    ) -> FilterSyntaxError:
         """Build the error for one place in a filter.
 
         Args:
@@ -73,6 +76,7 @@ class FilterSyntaxError(InvalidInputError):
             offset: the place in it, in characters.
             expected: what could stand there.
             found: what stands there.
+            hint: a sentence about what may have been meant.
 
         Returns:
             The error, to be raised.
@@ -83,7 +87,14 @@ class FilterSyntaxError(InvalidInputError):
         column = offset - start + 1
         caret = f"    {text[start:].partition(chr(10))[0]}\n    {' ' * (column - 1)}^"
         message = f"line {line}, column {column}: expected {expected}, found {found}."
+        message = f"{message} {hint}" if hint else message
         return cls(message, line=line, column=column, caret=caret)
+
+
+class LimitExceededError(InvalidInputError):
+    """A query needs more time, memory or rows than it may take."""
+
+    kind = "limit-exceeded"
 
 
 class NotFoundError(RunlakeError, LookupError):

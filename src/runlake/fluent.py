@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from runlake import active
 from runlake.active import (
@@ -16,7 +16,7 @@ from runlake.active import (
     the_run,
 )
 from runlake.errors import InvalidInputError
-from runlake.query import export
+from runlake.lake import describe_experiment, ensure_experiment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from runlake.lake import Lake
-    from runlake.query.entities import Experiment, RunRecord
+    from runlake.query.entities import Experiment, Page, RunRecord
 
 __all__ = [
     "active_run",
@@ -94,6 +94,11 @@ def delete_tag(key: str) -> None:
     the_run().delete_tag(key)
 
 
+def log_input(dataset: object, context: str | None = None) -> None:
+    """Log that the active run read a data set. As `Run.log_input`."""
+    the_run().log_input(dataset, context)
+
+
 def log_artifact(local_path: str | Path, artifact_path: str | None = None) -> None:
     """Upload one file or folder. As `Run.log_artifact`."""
     the_run().log_artifact(local_path, artifact_path)
@@ -151,13 +156,13 @@ def set_experiment(
     """
     lake = current_lake()
     if experiment_name is not None and experiment_id is None:
-        found = lake.ensure_experiment(experiment_name)
+        found = ensure_experiment(lake, experiment_name)
     elif experiment_id is not None and experiment_name is None:
         found = lake.get_experiment(experiment_id).experiment_id
     else:
         raise InvalidInputError("give set_experiment a name or an experiment_id, one of them.")
     active.current.experiment_id = found
-    return lake.describe_experiment(found)
+    return describe_experiment(lake, found)
 
 
 def create_experiment(
@@ -179,9 +184,16 @@ def get_experiment_by_name(name: str) -> Experiment | None:
     return current_lake().get_experiment_by_name(name)
 
 
-def search_experiments(view_type: str = "ACTIVE_ONLY") -> list[Experiment]:
-    """Return experiments, the newest first. As `Lake.search_experiments`."""
-    return current_lake().search_experiments(view_type)
+def search_experiments(
+    view_type: str | int = "ACTIVE_ONLY",
+    max_results: int | None = None,
+    filter_string: str | None = None,
+    order_by: Sequence[str] | None = None,
+) -> Page[Experiment]:
+    """Find experiments, with MLflow's arguments. As `Lake.search_experiments`."""
+    return current_lake().search_experiments(
+        filter_string, order_by=order_by, max_results=max_results, view_type=view_type
+    )
 
 
 def set_experiment_tag(key: str, value: object) -> None:
@@ -194,7 +206,7 @@ def set_experiment_tags(tags: Mapping[str, object]) -> None:
     lake = current_lake()
     experiment_id = active.current.experiment_id
     if experiment_id is None:
-        experiment_id = lake.ensure_experiment(lake.settings.experiment or "Default")
+        experiment_id = ensure_experiment(lake, lake.settings.experiment or "Default")
     lake.set_experiment_tags(experiment_id, tags)
 
 
@@ -226,27 +238,62 @@ def restore_run(run_id: str) -> None:
     current_lake().restore_run(run_id)
 
 
+@overload
 def search_runs(
     experiment_ids: Sequence[str] | None = None,
-    filter_string: str = "",
-    run_view_type: str = "ACTIVE_ONLY",
-    max_results: int = 100_000,
+    filter_string: str | None = "",
+    run_view_type: str | int = "ACTIVE_ONLY",
+    max_results: int | None = 100_000,
+    order_by: Sequence[str] | None = None,
+    output_format: Literal["polars"] = "polars",
+    search_all_experiments: bool = False,  # noqa: FBT001, FBT002 - MLflow's signature
+    experiment_names: Sequence[str] | None = None,
+) -> pl.DataFrame: ...
+@overload
+def search_runs(
+    experiment_ids: Sequence[str] | None = None,
+    filter_string: str | None = "",
+    run_view_type: str | int = "ACTIVE_ONLY",
+    max_results: int | None = 100_000,
+    order_by: Sequence[str] | None = None,
+    *,
+    output_format: Literal["pandas"],
+    search_all_experiments: bool = False,
+    experiment_names: Sequence[str] | None = None,
+) -> pd.DataFrame: ...
+@overload
+def search_runs(
+    experiment_ids: Sequence[str] | None = None,
+    filter_string: str | None = "",
+    run_view_type: str | int = "ACTIVE_ONLY",
+    max_results: int | None = 100_000,
+    order_by: Sequence[str] | None = None,
+    *,
+    output_format: Literal["list"],
+    search_all_experiments: bool = False,
+    experiment_names: Sequence[str] | None = None,
+) -> Page[RunRecord]: ...
+def search_runs(
+    experiment_ids: Sequence[str] | None = None,
+    filter_string: str | None = "",
+    run_view_type: str | int = "ACTIVE_ONLY",
+    max_results: int | None = 100_000,
     order_by: Sequence[str] | None = None,
     output_format: str = "polars",
     search_all_experiments: bool = False,  # noqa: FBT001, FBT002 - MLflow's signature
     experiment_names: Sequence[str] | None = None,
-) -> pl.DataFrame | pd.DataFrame | list[RunRecord]:
+) -> pl.DataFrame | pd.DataFrame | Page[RunRecord]:
     """Find runs, with MLflow's arguments and column names.
 
     Args:
         experiment_ids: only in these; with no names either: the current experiment.
         filter_string: like `metrics.acc > 0.9 and params.lr = '0.1'`.
-        run_view_type: ACTIVE_ONLY, DELETED_ONLY or ALL.
-        max_results: greatest number of runs.
+        run_view_type: ACTIVE_ONLY, DELETED_ONLY or ALL, or MLflow's `ViewType`.
+        max_results: greatest number of runs; None means all.
         order_by: like `["metrics.acc DESC"]`; None means the newest first.
         output_format: `polars`, `pandas` or `list` (of run records).
-        search_all_experiments: look in all experiments.
-        experiment_names: only in these.
+        search_all_experiments: look in all experiments, if none are named.
+        experiment_names: only in these; not together with `experiment_ids`.
 
     Returns:
         One row or record each; frames have columns `metrics.*`, `params.*` and `tags.*`.
@@ -256,28 +303,26 @@ def search_runs(
         NotFoundError: an experiment's name is unknown.
         StorageError: the store cannot be read.
     """
-    if output_format not in {"polars", "pandas", "list"}:
-        raise InvalidInputError(f"output_format is polars, pandas or list, not {output_format!r}.")
     for name, given in (("experiment_ids", experiment_ids), ("experiment_names", experiment_names)):
         if isinstance(given, str):
             raise InvalidInputError(
                 f"{name} is a text; write a list: [{given!r}]. A filter has a name of its own: "
                 "search_runs(filter_string=...)."
             )
+    if experiment_ids and experiment_names:
+        raise InvalidInputError("give search_runs experiment_ids or experiment_names, not both.")
     lake = current_lake()
     if not (experiment_ids or experiment_names or search_all_experiments):
         experiment_ids = [active.current.experiment_id or _environment_experiment(lake)]
-    frame = lake.search_runs(
+    return lake.search_runs(
         filter_string,
-        experiment_ids=None if search_all_experiments else experiment_ids,
-        experiment_names=experiment_names,
+        experiment_ids=experiment_ids or None,
+        experiment_names=experiment_names or None,
         order_by=order_by,
         limit=max_results,
         run_view_type=run_view_type,
+        output_format=cast("Literal['polars']", output_format),
     )
-    if output_format == "list":
-        return [lake.get_run(run_id) for run_id in frame["run_id"]]
-    return export.to_pandas(frame.to_arrow()) if output_format == "pandas" else frame
 
 
 def _environment_experiment(lake: Lake) -> str:

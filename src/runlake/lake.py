@@ -22,6 +22,7 @@ from runlake.errors import (
 )
 from runlake.experiments import Experiments
 from runlake.maintain import Maintain
+from runlake.pinned import PinnedLake
 from runlake.query.engine import Query
 from runlake.query.entities import find_experiment
 from runlake.questions import Questions
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from runlake.query.entities import Experiment
     from runlake.settings import Settings
+    from runlake.storage.filesystem import Filesystem
+    from runlake.storage.snapshot import Snapshot
 
 # Of so many runs that this process began or resumed, the params are remembered.
 _RUNS_REMEMBERED: Final = 1000
@@ -85,6 +88,7 @@ class Lake(Questions):
     are in the store; the end of the process does the same.
 
     Attributes:
+        url: where it is, without credentials.
         settings: what it was told.
         origin: where each setting came from.
         artifacts: the files of runs.
@@ -97,13 +101,22 @@ class Lake(Questions):
         *,
         origin: Mapping[str, str] | None = None,
         read_only: bool = False,
+        filesystem: Filesystem | None = None,
     ) -> None:
-        """Open a lake with settled settings; `runlake.open` settles them."""
-        super().__init__(open_storage(resolved), resolved, read_only=read_only)
+        """Open a lake with settled settings; `runlake.open` settles them.
+
+        Args:
+            resolved: every knob.
+            origin: where each came from.
+            read_only: refuse to write.
+            filesystem: in place of what the URL names, see `runlake.testing.open_lake`.
+        """
+        super().__init__(open_storage(resolved, filesystem), resolved, read_only=read_only)
+        self.url = self._storage.url
         self.origin = dict(origin or {})
         self._drain = (DisabledDrain if resolved.is_disabled else Drain)(self._storage, resolved)
         hasty = dataclasses.replace(resolved, request_timeout_s=resolved.name_timeout_s)
-        self._naming = open_storage(hasty)
+        self._naming = open_storage(hasty, filesystem)
         self._experiments = Experiments(
             self._naming, self._drain, self._find_experiment, resolved.close_timeout_s
         )
@@ -113,11 +126,6 @@ class Lake(Questions):
         self.maintain = Maintain(self._storage, self._drain, self._check_writable)
         self._rows_seen = 0
         self._params: dict[str, dict[str, str]] = {}
-
-    @property
-    def url(self) -> str:
-        """Where the lake is, without credentials."""
-        return self._storage.url
 
     def __repr__(self) -> str:
         """Name the lake."""
@@ -219,33 +227,6 @@ class Lake(Questions):
         self._check_writable()
         return self._experiments.create(name, artifact_location, tags=tags)
 
-    def ensure_experiment(self, name: str) -> str:
-        """Return the id of an experiment; make it where there is none.
-
-        Where the store is away, the id is the one that follows from the name.
-
-        Args:
-            name: 1 to 250 printable characters.
-
-        Raises:
-            InvalidInputError: the name is none.
-            StateError: the experiment is deleted, or the lake is read-only.
-        """
-        self._check_writable()
-        return self._experiments.resolve(name)
-
-    def describe_experiment(self, experiment_id: str) -> Experiment:
-        """Return an experiment; where the store is away, what follows from its id and name.
-
-        Args:
-            experiment_id: the experiment.
-        """
-        try:
-            found = self._find_experiment(experiment_id)
-        except StorageError:
-            found = None
-        return found or self._experiments.unseen(experiment_id)
-
     def rename_experiment(self, experiment_id: str, name: str) -> None:
         """Give an experiment another name; the old one becomes free.
 
@@ -325,6 +306,56 @@ class Lake(Questions):
             StorageError: the store refused.
         """
         self._mark(run_id, schema.RESTORE)
+
+    # Asking; the rest is in `Questions`.
+
+    def at(self, snapshot: Snapshot | None = None) -> PinnedLake:
+        """Pin a snapshot: several questions get answers that agree, whatever is logged since.
+
+        Args:
+            snapshot: of this lake, as `lake.snapshot` returns it; None: what the next answer
+                would come from.
+
+        Returns:
+            The lake as it was then. It only answers; close it, or use it in a `with` block.
+
+        Raises:
+            InvalidInputError: it is a snapshot of another lake.
+            SnapshotExpiredError: the snapshot is old, and an object of it is gone.
+            StorageError: the store cannot be read, or the cache cannot be written.
+
+        Example:
+            >>> lake = open_lake("memory://pinned")
+            >>> with lake.at() as then:
+            ...     lake.start_run().finish()
+            ...     then.search_runs().height, lake.search_runs().height
+            (0, 1)
+        """
+        self._check_fork()
+        with self._snapshot_lock:
+            is_last = snapshot is not None and snapshot is self._snapshot
+            last = self._query if is_last else None
+        if last is not None:
+            return self._pin(last)
+        if snapshot is None:
+            return self._ask(self._pin)
+        tables, pinned = self._storage.read_pinned(snapshot)
+        return PinnedLake(
+            self._storage, self.settings, snapshot=snapshot, tables=tables, pinned=pinned
+        )
+
+    def _pin(self, query: Query) -> PinnedLake:
+        tables, pinned = self._storage.pin(query.tables)
+        with self._snapshot_lock:
+            snapshot = self._snapshot if self._query is query else None
+        return PinnedLake(
+            self._storage,
+            self.settings,
+            snapshot=snapshot,
+            tables=tables,
+            pinned=pinned,
+            folded=query.folded,
+        )
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Return when every row that this process logged before is in the store.
@@ -419,3 +450,34 @@ class Lake(Questions):
         changed = written != self._rows_seen
         self._rows_seen = written
         return changed
+
+
+def ensure_experiment(lake: Lake, name: str) -> str:
+    """Return the id of an experiment; make it where there is none.
+
+    Where the store is away, the id is the one that follows from the name.
+
+    Args:
+        lake: the lake.
+        name: 1 to 250 printable characters.
+
+    Raises:
+        InvalidInputError: the name is none.
+        StateError: the experiment is deleted, or the lake is read-only.
+    """
+    lake._check_writable()  # noqa: SLF001 - what modules of this package do with a lake
+    return lake._experiments.resolve(name)  # noqa: SLF001 - as above
+
+
+def describe_experiment(lake: Lake, experiment_id: str) -> Experiment:
+    """Return an experiment; where the store is away, what follows from its id and name.
+
+    Args:
+        lake: the lake.
+        experiment_id: the experiment.
+    """
+    try:
+        found = lake._find_experiment(experiment_id)  # noqa: SLF001 - as above
+    except StorageError:
+        found = None
+    return found or lake._experiments.unseen(experiment_id)  # noqa: SLF001 - as above

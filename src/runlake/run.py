@@ -11,6 +11,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from runlake import clock, run_names, schema
+from runlake.dataset import input_row
 from runlake.errors import InvalidInputError, StorageError
 from runlake.run_log import RunLog
 from runlake.run_plan import LiveInfo, RunPlan, opening_rows
@@ -271,6 +272,21 @@ class Run:
             InvalidInputError: the key is wrong.
         """
         self._events([(self.run_id, schema.TAG, values.name("tag", key), None, None)])
+
+    def log_input(self, dataset: object, context: str | None = None) -> None:
+        """Log that the run read a data set.
+
+        Args:
+            dataset: a `runlake.Dataset`, one of MLflow's, or anything else with `name` and
+                `digest`; its `source` and `source_type` are kept where it has them.
+            context: what the run read it for, as `training`; of one data set in several
+                contexts, all are kept.
+
+        Raises:
+            InvalidInputError: it is no data set, or a part of it is too long.
+            StateError: the run has ended.
+        """
+        self._events([input_row(self.run_id, dataset, context)])
 
     # Artifacts.
 

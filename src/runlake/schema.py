@@ -24,6 +24,7 @@ TAG: Final = "tag"  # str the text; a tag is gone while str is null
 METRIC: Final = "metric"  # step, the user's timestamp, num
 STATUS: Final = "status"  # str one of STATUSES, num the time of it in microseconds since 1970
 ARTIFACT: Final = "artifact"  # key the path in the run, num the size, str JSON with sha256, type
+INPUT: Final = "input"  # key tells data sets apart, str JSON of a data set and its context
 NOTE: Final = "note"  # key what it is about (`traceback`), str the text
 DELETE: Final = "delete"  # the run is hidden
 RESTORE: Final = "restore"  # the run is shown again

@@ -49,6 +49,9 @@ class Settings:
         stale_s: seconds without an object after which an open run is shown as stale.
         refresh_s: age in seconds at which a snapshot is too old for a new query; None: 1 for
             a local lake, 10 for a far one.
+        query_memory_bytes: rows that the queries of one snapshot hold in memory, before they go
+            to the disk or are refused; None: half of what the machine, or its cgroup, has.
+        query_threads: threads that work on queries; None: one for each core.
         request_timeout_s: seconds after which a storage operation, with its retries, gives up.
         parallel_requests: greatest number of requests under way at once.
     """
@@ -70,6 +73,8 @@ class Settings:
     heartbeat_s: float = _env("RUNLAKE_HEARTBEAT_S", 300.0)
     stale_s: float = _env("RUNLAKE_STALE_S", 900.0)
     refresh_s: float | None = _env("RUNLAKE_REFRESH_S", None)
+    query_memory_bytes: int | None = _env("RUNLAKE_QUERY_MEMORY_BYTES", None)
+    query_threads: int | None = _env("RUNLAKE_QUERY_THREADS", None)
     request_timeout_s: float = _env("RUNLAKE_REQUEST_TIMEOUT_S", 30.0)
     parallel_requests: int = _env("RUNLAKE_PARALLEL_REQUESTS", 64)
 
@@ -108,10 +113,18 @@ def resolve(
             origin[knob.name] = variable
         else:
             origin[knob.name] = "default"
+        _check(knob.name, values.get(knob.name))
     if values.get("mode", "online") not in {"online", "disabled"}:
         message = f"RUNLAKE_MODE is {values['mode']!r}; it may be 'online' or 'disabled'."
         raise InvalidInputError(message)
     return Settings(**values), origin
+
+
+def _check(name: str, value: object) -> None:
+    """Refuse a number that nobody can mean."""
+    if not isinstance(value, (int, float)) or value >= 0:
+        return
+    raise InvalidInputError(f"{name} is {value!r}; it may be 0 or more.")
 
 
 def _parse(variable: str, kind: str, text: str) -> object:

@@ -105,6 +105,8 @@ def in_terminal(*arguments: str, columns: int = 80) -> tuple[int, str]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = os.environ | {"TERM": "xterm-256color"}
+    for name in ("COLUMNS", "LINES"):  # which would go before the terminal's own
+        environment.pop(name, None)
     command = [sys.executable, "-m", "runlake", *arguments]
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment

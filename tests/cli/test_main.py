@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Filled
 
-READING = [["ls"], ["show", "alpha"], ["sql", "SELECT 1"], ["info"], ["verify"], ["recover"]]
+# Options that several commands share; the page tells them once.
+SHARED = {"lake", "json", "csv", "output"}
+READING = [
+    ["ls"],
+    ["show", "alpha"],
+    ["diff", "alpha", "beta"],
+    ["best", "loss"],
+    ["history", "alpha", "loss"],
+    ["sql", "SELECT 1"],
+    ["export", "out"],
+    ["info"],
+    ["verify"],
+    ["recover"],
+]
 
 
 @pytest.mark.parametrize("command", READING, ids=lambda command: command[0])
@@ -56,7 +69,10 @@ def test_an_address_that_is_no_lakes_is_refused(ask: Callable[..., Result], url:
     assert result.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("arguments", [["ls", "--limit", "0"], ["show"], ["sql"], ["nothing"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["ls", "--limit", "-1"], ["ls", "--json", "--csv"], ["show"], ["sql"], ["nothing"]],
+)
 def test_a_wrong_call_is_explained(ask: Callable[..., Result], arguments: list[str]) -> None:
     result = ask(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -134,14 +150,21 @@ def test_the_installed_command_is_the_module(filled: Filled) -> None:
     assert version.stdout.startswith(f"runlake {runlake.__version__}, Python ")
 
 
-def test_every_command_and_option_has_help_and_takes_json() -> None:
+def test_every_command_and_option_has_help_and_takes_json_and_csv() -> None:
     silent = []
     for name, command in main.commands.items():
         options = [each for each in command.params if isinstance(each, click.Option)]
         silent += [f"{name} {each.opts[0]}" for each in options if not each.help]
         silent += [] if command.help else [name]
-        assert {"--json", "--lake"} <= {each.opts[0] for each in options}, name
+        assert {"--json", "--csv", "--lake"} <= {each.opts[0] for each in options}, name
     assert silent == []
+
+
+def options_of(parameter: click.Parameter) -> list[str]:
+    """Return how an option may be written; an argument has none."""
+    if not isinstance(parameter, click.Option):
+        return []
+    return [*parameter.opts, *parameter.secondary_opts]
 
 
 def test_every_command_option_and_exit_code_is_documented() -> None:
@@ -150,9 +173,10 @@ def test_every_command_option_and_exit_code_is_documented() -> None:
     for name, command in main.commands.items():
         _, found, rest = page.partition(f"\n## `runlake {name}")
         section = rest.partition("\n## ")[0] if found else ""
-        own = (each for each in command.params if each.name not in {"lake", "json"})
-        wanted = [opt for each in own if isinstance(each, click.Option) for opt in each.opts]
+        own = (each for each in command.params if each.name not in SHARED)
+        wanted = [option for each in own for option in options_of(each)]
         missing += [f"{name} {option}" for option in wanted if f"`{option}" not in section]
         missing += [] if section else [name]
+    missing += [option for option in SHARED if f"`--{option}" not in page.partition("## Output")[0]]
     missing += [f"exit code {code}" for code in EXIT_CODES.values() if f"\n| {code} |" not in page]
     assert missing == []

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +12,8 @@ from runlake.cli._output import Column
     ("seconds", "shown"),
     [
         (None, "-"),
-        (0.00534, "0.00534s"),
+        (0.0, "0.0s"),
+        (0.00534, "5.34ms"),
         (1.25, "1.2s"),
         (59.9, "59.9s"),
         (200, "3m 20s"),
@@ -54,17 +53,43 @@ def test_printable_text_is_one_line_that_no_terminal_obeys(line: str) -> None:
     assert shown == line or not line.isprintable()
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
-
-
-@given(json_values)
-def test_plain_values_are_strict_json(value: object) -> None:
-    json.dumps(_output.plain(value), allow_nan=False)
-
-
 def test_aligned_columns_count_wide_characters_twice(capsys: pytest.CaptureFixture[str]) -> None:
     _output.print_table([Column("name", ["日本", "ab"]), Column("n", [1, 22])])
     assert capsys.readouterr().out == "name   n\n日本   1\nab    22\n"
+
+
+def test_a_table_as_json_has_a_row_a_line() -> None:
+    assert (
+        _output.json_text([{"a": 1}, {"a": float("inf")}]) == '[\n{"a": 1},\n{"a": "Infinity"}\n]'
+    )
+    assert _output.json_text([]) == "[]"
+
+
+def test_an_object_of_objects_is_a_table_of_its_values() -> None:
+    parts = {"id": "x", "params": {"a": {"b": 1}}, "files": [{"p": 1}, {"p": None}], "tags": {}}
+    assert _output.parts_table(parts).to_pylist() == [
+        {"part": "", "key": "id", "value": "x"},
+        {"part": "params", "key": "a.b", "value": "1"},
+        {"part": "files", "key": "0.p", "value": "1"},
+        {"part": "files", "key": "1.p", "value": None},
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=12), st.text(max_size=40), st.booleans()), min_size=1, max_size=9
+    ),
+    st.integers(20, 120),
+)
+def test_a_table_in_a_terminal_fits_it_if_any_could(
+    given_: list[tuple[str, str, bool]], width: int
+) -> None:
+    columns = [Column(title, [value], is_extra=extra) for title, value, extra in given_]
+    kept, widths = _output.fitted(columns, [len(value) for _, value, _ in given_], width)
+    used = sum(widths[place] for place in kept) + 2 * (len(kept) - 1)
+    least = sum(min(6, widths[place]) for place in kept) + 2 * (len(kept) - 1)
+    assert used <= max(width, least)
+    if sum(len(value) for _, value, _ in given_) + 2 * (len(given_) - 1) <= width:
+        assert kept == list(range(len(given_)))
+    left_out = [place for place in range(len(given_)) if place not in kept]
+    assert all(given_[place][2] for place in left_out)

@@ -16,6 +16,7 @@ import pytest
 
 from runlake import ids, schema
 from runlake.artifacts import store
+from runlake.dataset import Dataset, input_row
 from runlake.settings import Settings
 from runlake.storage import layout, manifest, names, segments, snapshot, state
 from runlake.storage.engine import Storage
@@ -161,6 +162,8 @@ def test_fields_of_json_objects_are_the_codes() -> None:
     assert column("manifest") == list(written)
     assert column("table-file") == list(written["tables"]["runs"][0])
     assert column("claim") == list(json.loads(names.encode(claim)))
+    read = input_row("run", Dataset(name="n", digest="d"), None)
+    assert column("input") == list(json.loads(str(read[4])))
 
 
 def test_fields_of_the_lake_file_are_the_codes(tmp_path: Path) -> None:

@@ -81,11 +81,18 @@ def contracts() -> Iterator[Contract]:
     """Yield every function that other modules, or users, may call."""
     for file in sources():
         for node in parse(file).body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                yield Contract(file, None, node)
+            if isinstance(node, ast.FunctionDef):
+                if not (node.name.startswith("_") or is_overload(node)):
+                    yield Contract(file, None, node)
             elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 methods = (below for below in node.body if isinstance(below, ast.FunctionDef))
-                yield from (Contract(file, node, m) for m in methods if m.name[0] != "_")
+                shown_methods = (m for m in methods if m.name[0] != "_" and not is_overload(m))
+                yield from (Contract(file, node, method) for method in shown_methods)
+
+
+def is_overload(function: Function) -> bool:
+    """Tell whether this is for type checkers only; the last of its name tells it all."""
+    return any(ast.unparse(each) == "overload" for each in function.decorator_list)
 
 
 def own_raises(function: Function) -> set[str]:

@@ -9,7 +9,8 @@ import pytest
 
 from runlake.errors import InvalidInputError
 from runlake.query import Query
-from runlake.query.export import scan, to_pandas, to_rows
+from runlake.query.export import to_pandas, to_rows
+from runlake.query.scan import scan
 from runlake.query.views import VIEWS
 from runlake.storage.tables import PointFile
 from tests.query.builders import (
@@ -50,7 +51,11 @@ def test_every_view_of_a_full_lake_has_its_columns_and_types(view: str, tmp_path
             (RUN, "artifact", "model.pkl", 0, NOW_US, 9.0, '{"sha256":"00"}'),
         ],
     )
-    facts = facts_of(Fact(RUN, "param", "lr", "0.1", 0.1), Fact(RUN, "tag", "team", "vision"))
+    facts = facts_of(
+        Fact(RUN, "param", "lr", "0.1", 0.1),
+        Fact(RUN, "tag", "team", "vision"),
+        Fact(RUN, "input", "iris@1f", '{"name":"iris","digest":"1f"}'),
+    )
     tables = snapshot(facts, summaries_of([Point(RUN, "loss", 0, 0.5)]), points=(file,))
     query = Query(tables)
     described = query.sql(f"DESCRIBE {view}")

@@ -42,6 +42,13 @@ from runlake.query.grammar import (
         ("attr.`Run name` = 1", "attribute", "Run name", "last"),
         ("run.start_time = 1", "attribute", "start_time", "last"),
         ("start_time = 1", "attribute", "start_time", "last"),
+        ("metrics.'a b' = 1", "metric", "a b", "last"),
+        ("`metrics`.`a.min` = 1", "metric", "a.min", "last"),
+        ("dataset.name = 1", "dataset", "name", "last"),
+        ("Datasets.`digest` = 1", "dataset", "digest", "last"),
+        ("tags.order = 1", "tag", "order", "last"),
+        ("params.1st = 1", "param", "1st", "last"),
+        ('"Run name" = 1', "attribute", "Run name", "last"),
     ],
 )
 def test_a_field_is_read_as_mlflow_reads_it(
@@ -128,7 +135,16 @@ def test_an_empty_filter_matches_everything(text: str) -> None:
         ("tags.a IN ()", 1, 12, "a number or a text"),
         ("tags.a IS 'b'", 1, 11, "NULL or NOT NULL"),
         ("tags.a NOT = 'b'", 1, 12, "LIKE, ILIKE or IN"),
-        ("foo.a = 1", 1, 1, "metrics, params, tags or attributes"),
+        ("foo.a = 1", 1, 1, "metrics, params, tags, dataset or attributes"),
+        ("'tags'.a = 1", 1, 1, "a field"),
+        ("tags.a = 'b' AND AND tags.c = 'd'", 1, 18, "a field"),
+        ("tags.a = 'b' OR is null", 1, 17, "a field"),
+        ("prams.lr = 1", 1, 1, "Did you mean params.lr?"),
+        ("tags.a = 'b' && tags.c = 'd'", 1, 14, "Write AND."),
+        ("tags.a = 'b' || tags.c = 'd'", 1, 14, "Write OR."),
+        ("metrics.a between 1 and 2", 1, 11, "Write a >= 1 AND a <= 2."),
+        ("tags.a = 'b';", 1, 13, "AND and OR join several"),
+        ("metrics.a =\n\n> 1", 3, 1, "a number or a text"),
         ("status = 'a'\n AND ; = 1", 2, 6, "a field, an operator or a value"),
     ],
 )
@@ -145,6 +161,40 @@ def test_a_wrong_filter_says_where_and_what_was_expected(
     assert caret.index("^") - 4 == column - 1
 
 
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("metrics.loss.min > 1", "loss.min"),
+        ("metrics.a.b.Max > 1", "a.b.Max"),
+        ('metrics."loss".min > 1', None),
+        ("metrics.loss > 1", None),
+        ("params.loss.min > 1", None),
+    ],
+)
+def test_a_statistic_written_as_part_of_a_name_keeps_the_name(text: str, whole: str | None) -> None:
+    tree = parse_filter(text)
+    assert isinstance(tree, Comparison)
+    assert tree.field.whole == whole
+
+
+@pytest.mark.parametrize("text", ["({})", "NOT {}", "(NOT {})"])
+def test_a_filter_deeper_than_python_goes_is_refused(text: str) -> None:
+    deep = shallow = "tags.a = 'b'"
+    for _ in range(5000):
+        deep = text.format(deep)
+    for _ in range(40):
+        shallow = text.format(shallow)
+    parse_filter(shallow)
+    with pytest.raises(FilterSyntaxError, match="at most 100 levels"):
+        parse_filter(deep)
+
+
+def test_a_filter_may_be_as_long_as_it_likes() -> None:
+    tree = parse_filter(" AND ".join(f"(metrics.a > {number})" for number in range(2000)))
+    assert isinstance(tree, Both)
+    assert len(tree.parts) == 2000
+
+
 def test_an_order_is_a_field_and_a_way() -> None:
     assert parse_order("metrics.acc desc") == Order(Field("metric", "acc"), is_descending=True)
     assert parse_order("tags.`a b`") == Order(Field("tag", "a b"), is_descending=False)
@@ -152,7 +202,7 @@ def test_an_order_is_a_field_and_a_way() -> None:
         parse_order("metrics.acc UP")
 
 
-@given(key=st.text(min_size=1), quote=st.sampled_from('"`'))
+@given(key=st.text(min_size=1), quote=st.sampled_from("'\"`"))
 def test_any_key_can_be_written_in_quotes(key: str, quote: str) -> None:
     tree: Node = parse_filter(f"tags.{quote}{key.replace(quote, quote * 2)}{quote} = 'x'")
     assert isinstance(tree, Comparison)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, final
 
@@ -154,7 +155,23 @@ def test_warm_snapshot_costs_two_listings(filesystem: Filesystem, tmp_path: Path
     counting.reset()
     _, after = storage.read()
     assert counting.requests == {"LIST": 2}
-    assert after.facts is before.facts
+    assert after is before  # so that nothing is folded again
+
+
+def test_tables_are_new_when_a_writer_has_become_stale(
+    filesystem: Filesystem, tmp_path: Path
+) -> None:
+    put(filesystem, named(0, 0, 4))
+    storage = storage_on(filesystem, tmp_path)
+    snapshot = storage.snapshot()
+    before = storage.tables(snapshot)
+    stale_us = int(before.stale_s * 1e6)
+    newest = before.writers["object_time_us"][0].as_py()
+    fresh = storage.tables(replace(snapshot, taken_us=newest + stale_us))
+    stale = storage.tables(replace(snapshot, taken_us=newest + stale_us + 1))
+    assert fresh is before
+    assert stale.now_us == newest + stale_us + 1
+    assert stale.facts is before.facts
 
 
 def test_newer_snapshot_reads_new_segments_only(filesystem: Filesystem, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from runlake import ids
 from runlake.errors import StorageError
 from runlake.storage.fs import Range
+from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.testing.filesystems import (
     Call,
@@ -84,16 +86,46 @@ def test_counting_counts_calls_that_fail(inner: Filesystem) -> None:
 
 def test_slow_waits_one_latency_for_each_round_trip(inner: Filesystem) -> None:
     waited: list[float] = []
-    lake = SlowFilesystem(inner, latency_s=0.05, sleep=waited.append, parallel=10)
+    lake = SlowFilesystem(inner, latency_s=0.05, bytes_s=math.inf, parallel=10, sleep=waited.append)
     for number in range(1001):
         inner.put(f"log/{number}", b"x")
     lake.put("a", b"x")
     lake.get_ranges([Range("a", 0, 1)] * 10)
     lake.get_ranges([Range("a", 0, 1)] * 11)
+    lake.get_ranges([])
     lake.list("log/")
     lake.put_absent("a", b"y")
     lake.now_us()
     assert waited == pytest.approx([0.05, 0.05, 0.1, 0.1, 0.1])
+    assert lake.waited_s == pytest.approx(0.4)
+
+
+def test_slow_waits_for_the_bytes_on_the_line(inner: Filesystem, tmp_path: Path) -> None:
+    lake = SlowFilesystem(inner, latency_s=0.0, bytes_s=1000)
+    file = tmp_path / "file"
+    file.write_bytes(bytes(300))
+    calls: list[tuple[Callable[[], object], float]] = [
+        (lambda: lake.put("a", bytes(500)), 0.5),
+        (lambda: lake.put_absent("b", bytes(200)), 0.2),
+        (lambda: lake.upload("c", file), 0.3),
+        (lambda: lake.get("a"), 0.5),
+        (lambda: lake.get_ranges([Range("a", 0, 100), Range("b", 0, 50)]), 0.15),
+        (lambda: lake.download("c", tmp_path / "new"), 0.3),
+        (lambda: lake.copy("a", "d"), 0.0),
+        (lambda: lake.list(""), 0.0),
+    ]
+    for call, seconds in calls:
+        before = lake.waited_s
+        call()
+        assert lake.waited_s - before == pytest.approx(seconds)
+
+
+def test_slow_is_far_away_whatever_it_wraps(tmp_path: Path) -> None:
+    lake = SlowFilesystem(LocalFilesystem(tmp_path))
+    assert not lake.is_local
+    lake.put("a", b"x")
+    assert (tmp_path / "a").read_bytes() == b"x"
+    assert failed(lambda: lake.local_file("a"))
 
 
 def test_faulty_before_the_effect_changes_nothing(inner: Filesystem) -> None:

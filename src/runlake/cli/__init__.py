@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from runlake._version import __version__
-from runlake.cli import demo, lake, query, runs
+from runlake.cli import demo, history, lake, query, runs
 from runlake.cli._options import Options, lake_option
 from runlake.cli._output import talk
 from runlake.errors import RunlakeError, RunlakeWarning
@@ -33,8 +33,10 @@ EXIT_CODES: Final = {
     "format": 6,
     "newer-format": 6,
     "missing-dependency": 7,
+    "limit-exceeded": 8,
 }
 _WRONG_CALL: Final = 2
+_STOPPED: Final = 130  # as shells say it of Ctrl-C
 _EPILOG: Final = """\b
 Exit codes:
   0  done
@@ -45,8 +47,11 @@ Exit codes:
   5  the store refused or did not answer
   6  a file is damaged, or a newer runlake wrote it
   7  a package is missing; the message holds the pip line
+  8  a query needed more time, memory or rows than it may take
+  130  stopped by Ctrl-C
 
-Every command takes --json. Data goes to standard output, everything said to standard error.
+Every command takes --json and --csv. Data goes to standard output, everything said to standard
+error.
 """
 
 
@@ -60,6 +65,9 @@ class _Commands(click.Group):
         except RunlakeError as error:
             talk(f"error: {error}")
             ctx.exit(EXIT_CODES.get(error.kind, _WRONG_CALL))
+        except (KeyboardInterrupt, click.Abort):
+            talk("stopped.")
+            ctx.exit(_STOPPED)
 
 
 @contextmanager
@@ -103,5 +111,11 @@ def main(context: click.Context) -> None:
     context.ensure_object(Options)
 
 
-for _command in (*demo.COMMANDS, *runs.COMMANDS, *query.COMMANDS, *lake.COMMANDS):
+for _command in (
+    *demo.COMMANDS,
+    *runs.COMMANDS,
+    *query.COMMANDS,
+    *history.COMMANDS,
+    *lake.COMMANDS,
+):
     main.add_command(_command)

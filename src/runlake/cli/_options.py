@@ -26,11 +26,13 @@ class Options:
 
     Attributes:
         url: the lake; None takes `RUNLAKE_URL`, else `./lake`.
-        as_json: the answer is for a program.
+        form: `json` or `csv` for a program; None for a person.
+        output: the file that gets the answer; None is standard output.
     """
 
     url: str | None = None
-    as_json: bool = False
+    form: str | None = None
+    output: str | None = None
 
     def open(self, *, read_only: bool = True) -> Lake:
         """Open the lake; for reading only, so that a mistyped path is said to be no lake.
@@ -62,7 +64,27 @@ def shared_options(function: _Function) -> _Function:
         callback=_keep_form,
         help="Print JSON: times in UTC as ISO 8601, NaN and infinities as strings.",
     )
-    return lake_option(as_json(function))
+    as_csv = click.option(
+        "--csv",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep_form,
+        help='Print CSV: a header, null as nothing, an empty text as "".',
+    )
+    return lake_option(as_json(as_csv(function)))
+
+
+def table_options(function: _Function) -> _Function:
+    """Give a command what all commands have whose answer is one table."""
+    output = click.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        expose_value=False,
+        callback=_keep_output,
+        help="Write to this file or URL; .csv, .json, .jsonl, .parquet or .arrow says how.",
+    )
+    return shared_options(output(function))
 
 
 def _keep_url(context: click.Context, _: click.Parameter, value: str | None) -> None:
@@ -70,5 +92,15 @@ def _keep_url(context: click.Context, _: click.Parameter, value: str | None) -> 
         context.ensure_object(Options).url = value
 
 
-def _keep_form(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
-    context.ensure_object(Options).as_json |= value
+def _keep_output(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.ensure_object(Options).output = value
+
+
+def _keep_form(context: click.Context, option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if not value:
+        return
+    options = context.ensure_object(Options)
+    if options.form not in {None, option.name}:
+        message = "--json and --csv: choose one."
+        raise click.UsageError(message)
+    options.form = option.name

@@ -19,7 +19,6 @@ from runlake._lazy import lazy, need
 from runlake.cli import _output
 from runlake.cli._options import Options, shared_options
 from runlake.cli._output import Column
-from runlake.query.statements import POINTS_OF_METRICS
 
 if TYPE_CHECKING:
     import multiprocessing
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from runlake import lake as lakes
     from runlake.lake import Lake
-    from runlake.query import leaderboard
+    from runlake.query import leaderboard, statements
     from runlake.run import Run
 else:
     futures = lazy("concurrent.futures")
@@ -40,6 +39,7 @@ else:
     multiprocessing = lazy("multiprocessing")
     rich_console = lazy("rich.console")
     rich_progress = lazy("rich.progress")
+    statements = lazy("runlake.query.statements")
 
 EXPERIMENT: Final = "digits"
 METRIC: Final = "val/accuracy"
@@ -179,7 +179,7 @@ def _demo(options: Options) -> None:
     """
     need("sklearn", extra="demo")
     with options.open(read_only=False) as lake:
-        experiment_id = lake.ensure_experiment(EXPERIMENT)
+        experiment_id = lakes.ensure_experiment(lake, EXPERIMENT)
         began = clock.monotonic_s()
         for number, trained in enumerate(_progress(_train_all(lake.settings.url)), start=1):
             _output.talk(
@@ -233,15 +233,14 @@ def _finish(options: Options, lake: Lake, *, experiment_id: str, seconds: float)
         "leaderboard": board.to_dicts(),
         "sql": statement,
     }
-    if options.as_json:
-        _output.print_json(found)
+    if _output.give(options, lake.settings, rows=lambda: found, table=board.to_arrow):
         return
     _output.talk(f"\nTrained {len(TRAININGS)} models in {seconds:.1f} s. The leaderboard:\n")
     shown = {"rank": "rank", "run_name": "run", "value": METRIC, "step": "step"}
     shown["run_id"] = "id"
     _output.print_table([Column(title, board[name].to_list()) for name, title in shown.items()])
     where = "" if options.url is None else f" --lake {shlex.quote(options.url)}"
-    best, example = board["run_id"][0], shlex.quote(POINTS_OF_METRICS)
+    best, example = board["run_id"][0], shlex.quote(statements.POINTS_OF_METRICS)
     _output.talk(
         f"\nThe SQL that made it:\n\n{statement}\n\n"
         f"Everything lies in {lake.url}, as Parquet files. Go on with\n\n"

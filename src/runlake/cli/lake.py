@@ -14,19 +14,25 @@ from runlake.cli import _output
 from runlake.cli._options import Options, shared_options
 from runlake.cli._output import Column
 from runlake.errors import NotFoundError
-from runlake.query.statements import COUNTS
 from runlake.settings import cache_root
 from runlake.writing import places
 
 if TYPE_CHECKING:
     from importlib import metadata
 
+    from runlake import questions
     from runlake.lake import Lake
+    from runlake.query import listing
     from runlake.storage.verify import Report
+    from runlake.writing import recover
 else:
+    listing = lazy("runlake.query.listing")
     metadata = lazy("importlib.metadata")
+    questions = lazy("runlake.questions")
+    recover = lazy("runlake.writing.recover")
 
 _LIBRARIES: Final = ("duckdb", "polars", "pyarrow", "fsspec", "s3fs", "gcsfs", "adlfs")
+_FINDING: Final = ("key", "kind", "is_fault", "detail")
 _FAULTS: Final = 1
 _NOT_FOUND: Final = 3
 
@@ -55,9 +61,9 @@ def _info(context: click.Context) -> None:
         "versions": _versions(),
     }
     lake.close()
-    if options.as_json:
-        _output.print_json(about)
-    else:
+    if not _output.give(
+        options, lake.settings, rows=lambda: about, table=lambda: _output.parts_table(about)
+    ):
         _print_info(about)
     if problem is not None:
         _output.talk(f"error: {problem}")
@@ -65,7 +71,7 @@ def _info(context: click.Context) -> None:
 
 
 def _counts(lake: Lake) -> dict[str, int]:
-    (counts,) = lake.sql(COUNTS).to_dicts()
+    counts = questions.ask(lake, listing.count)
     segments = () if lake.snapshot is None else lake.snapshot.segments
     held = [segment.entry.size_bytes for segment in segments]
     return {**counts, "segments": len(held), "segment_bytes": sum(held)}
@@ -150,12 +156,18 @@ def _verify(context: click.Context) -> None:
     # Not opened for reading, which needs a lake that is well.
     with options.open(read_only=False) as lake:
         report = lake.maintain.verify()
-        url = lake.url
+        url, settings = lake.url, lake.settings
         if report.lake is None and not report.segment_count:
             options.open().close()  # says what is there instead
-    if options.as_json:
-        _output.print_json(_report(report))
-    else:
+    findings = [
+        Column(name, [getattr(each, name) for each in report.findings]) for name in _FINDING
+    ]
+    if not _output.give(
+        options,
+        settings,
+        rows=lambda: _report(report),
+        table=lambda: _output.table_of(findings),
+    ):
         _print_report(url, report)
     context.exit(0 if report.is_sound else _FAULTS)
 
@@ -168,10 +180,7 @@ def _report(report: Report) -> dict[str, Any]:
         "segment_count": report.segment_count,
         "row_count": report.row_count,
         "size_bytes": report.size_bytes,
-        "findings": [
-            {"key": each.key, "kind": each.kind, "is_fault": each.is_fault, "detail": each.detail}
-            for each in report.findings
-        ],
+        "findings": [{name: getattr(each, name) for name in _FINDING} for each in report.findings],
     }
 
 
@@ -219,12 +228,16 @@ def _recover(context: click.Context, *, force: bool) -> None:
         found = lake.maintain.recover(force=force)
         if not found:
             options.open().close()  # a mistyped path is told from a lake that is well
-        url = lake.url
+        url, settings = lake.url, lake.settings
     rows = [dataclasses.asdict(each) for each in found]
-    if options.as_json:
-        _output.print_json(rows)
+    columns = [
+        Column(each.name, [row[each.name] for row in rows])
+        for each in dataclasses.fields(recover.Recovered)
+    ]
+    if _output.give(options, settings, rows=lambda: rows, table=lambda: _output.table_of(columns)):
+        pass
     elif rows:
-        _output.print_table([Column(name, [row[name] for row in rows]) for name in rows[0]])
+        _output.print_table(columns)
     else:
         _output.talk(f"no journal of a dead process for {url}: everything is in the lake.")
     context.exit(_FAULTS if any(each.problem for each in found) else 0)

@@ -1,39 +1,39 @@
-"""`runlake ls` and `runlake show`: what runs there are, and what one of them is."""
+"""`runlake ls`, `show` and `diff`: what runs there are, what one is, how several differ."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from runlake import clock, schema
+from runlake._lazy import lazy
 from runlake.cli import _output
-from runlake.cli._options import Options, shared_options
+from runlake.cli._options import Options, shared_options, table_options
 from runlake.cli._output import Column
-from runlake.errors import InvalidInputError, NotFoundError
-from runlake.query.statements import METRICS_OF_RUN, NEAREST_RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from runlake.lake import Lake
+    import pyarrow as pa
+
+    from runlake import questions
+    from runlake.query import compare, entities, listing, search
+    from runlake.query.engine import Query
+else:
+    compare = lazy("runlake.query.compare")
+    entities = lazy("runlake.query.entities")
+    listing = lazy("runlake.query.listing")
+    questions = lazy("runlake.questions")
+    search = lazy("runlake.query.search")
 
 _Row = dict[str, Any]
 
 _OPEN: Final = frozenset({schema.RUNNING, schema.SCHEDULED})
-_GROUPS: Final = ("metrics", "params", "tags")
 _METRICS_SHOWN: Final = 3
-_SHORT_ID: Final = 8
-_CHOICES_SHOWN: Final = 5
-# What an id may be made of; "_" is left to the comparison that follows the search.
-_ID_PART: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
-
-@click.command("ls")
-@click.option(
+experiment_option: Final = click.option(
     "-e",
     "--experiment",
     "experiments",
@@ -41,7 +41,7 @@ _ID_PART: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
     multiple=True,
     help="Only runs of this experiment; may be given again.",
 )
-@click.option(
+filter_option: Final = click.option(
     "-f",
     "--filter",
     "filter_string",
@@ -49,55 +49,105 @@ _ID_PART: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
     default="",
     help="Only runs that match, like \"metrics.acc > 0.9 and params.lr = '0.1'\".",
 )
+
+
+@click.command("ls")
+@experiment_option
+@filter_option
+@click.option(
+    "-c",
+    "--column",
+    "fields",
+    metavar="FIELD",
+    multiple=True,
+    help='Show this field, as a filter names it: "params.lr", "metrics.acc.min", "user_id"; '
+    "may be given again.  [default: status, start, duration, the most common metrics]",
+)
 @click.option(
     "-m",
     "--metric",
     "metrics",
     metavar="KEY",
     multiple=True,
-    help="Show this metric's last value; may be given again.  [default: the most common]",
+    help="Show this metric's last value instead of the most common; may be given again.",
+)
+@click.option(
+    "-s",
+    "--sort",
+    "order_by",
+    metavar="KEY",
+    multiple=True,
+    help='Order by this, like "metrics.acc DESC"; may be given again.  [default: newest first]',
 )
 @click.option(
     "-n",
     "--limit",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Greatest number of runs.",
+    help="Greatest number of runs; 0 is all.",
 )
 @click.option("--deleted", is_flag=True, help="Show deleted runs instead of the others.")
-@shared_options
+@click.option("--all", "both", is_flag=True, help="Show deleted runs and the others.")
+@table_options
 @click.pass_obj
 def _ls(
     options: Options,
     *,
     experiments: tuple[str, ...],
     filter_string: str,
+    fields: tuple[str, ...],
     metrics: tuple[str, ...],
+    order_by: tuple[str, ...],
     limit: int,
     deleted: bool,
+    both: bool,
 ) -> None:
     """List runs, the newest first."""
-    with options.open() as lake:
-        frame = lake.search_runs(
-            filter_string,
-            experiment_names=experiments or None,
-            limit=limit + 1,  # one more, to know whether there are more
-            run_view_type="DELETED_ONLY" if deleted else "ACTIVE_ONLY",
+
+    def answer(query: Query) -> listing.Listing:
+        wanted = search.RunSearch(
+            filter_string=filter_string,
+            experiment_ids=experiment_ids(query, experiments),
+            order_by=order_by,
+            run_view_type="ALL" if both else "DELETED_ONLY" if deleted else "ACTIVE_ONLY",
+            limit=limit or None,
         )
-        rows = [_regroup(row) for row in frame.head(limit).to_dicts()]
-        _complete(lake, rows)
-        url = lake.url
-    if options.as_json:
-        _output.print_json(rows)
-    elif rows:
-        _output.print_table(_columns(rows, metrics))
-    else:
-        which = "deleted run" if deleted else "run"
-        narrowed = " that fits" if filter_string or experiments else ""
-        _output.talk(f"no {which}{narrowed} in {url}.")
-    if frame.height > limit:
-        _output.talk(f"These are the newest {limit}; --limit shows more.")
+        return listing.list_runs(query, wanted, fields=fields)
+
+    with options.open() as lake:
+        found = questions.ask(lake, answer)
+        url, settings = lake.url, lake.settings
+    rows = found.rows
+    if not _output.give(
+        options, settings, rows=lambda: _as_json(found), table=lambda: _as_table(found, metrics)
+    ):
+        if rows:
+            _output.print_table(_columns(found, metrics))
+        else:
+            which = "run" if both else "deleted run" if deleted else "run"
+            narrowed = " that fits" if filter_string or experiments else ""
+            _output.talk(f"no {which}{narrowed} in {url}.")
+    if len(rows) < found.run_count:
+        which = "first" if order_by else "newest"
+        _output.talk(
+            f"These are the {which} {len(rows)} of {found.run_count:,}; --limit shows more."
+        )
+
+
+def experiment_ids(query: Query, names: Sequence[str]) -> list[str] | None:
+    """Return the ids of experiments, None for no names.
+
+    Args:
+        query: the snapshot.
+        names: of experiments.
+
+    Raises:
+        NotFoundError: there is none of this name; names the nearest.
+    """
+    if not names:
+        return None
+    return [entities.get_experiment_by_name(query, name).experiment_id for name in names]
 
 
 @click.command("show")
@@ -110,127 +160,109 @@ def _show(options: Options, *, run: str) -> None:
     RUN is an id, the beginning of one, or a name, if only one run has it.
     """
     with options.open() as lake:
-        row = find_run(lake, run)
-        _complete(lake, [row])
-        run_id = row["run_id"]
-        info = lake.get_run(run_id).info
-        for name in ("lifecycle_stage", "user_id", "source_name", "parent_run_id"):
-            row[name] = getattr(info, name)
-        summaries = lake.sql(METRICS_OF_RUN, [run_id]).to_dicts()
-        files = lake.artifacts.list(run_id)
-    # Behind what the run is comes what it holds.
-    row |= {group: row.pop(group) for group in ("params", "tags", "metrics")}
-    row["metrics"] = {summary.pop("key"): summary for summary in summaries}
+        row = questions.ask(
+            lake, lambda query: listing.describe_run(query, listing.find_run(query, run))
+        )
+        files = lake.artifacts.list(row["run_id"])
+        settings = lake.settings
     row["artifacts"] = [
         {"path": file.path, "is_dir": file.is_dir, "size": file.file_size} for file in files
     ]
-    if options.as_json:
-        _output.print_json(row)
-    else:
+    if not _output.give(
+        options, settings, rows=lambda: row, table=lambda: _output.parts_table(row)
+    ):
         _print_run(row)
 
 
-def find_run(lake: Lake, wanted: str) -> _Row:
-    """Find the one run that an id, the beginning of an id, or a name means.
+@click.command("diff")
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option("--all", "everything", is_flag=True, help="Show also what is the same.")
+@click.option("--same", is_flag=True, help="Show only what is the same.")
+@table_options
+@click.pass_obj
+def _diff(options: Options, *, runs: tuple[str, ...], everything: bool, same: bool) -> None:
+    """Set runs side by side, and show in what they differ.
 
-    Args:
-        lake: where to look.
-        wanted: what was typed.
-
-    Returns:
-        The run, deleted or not, as `ls --json` shows it.
-
-    Raises:
-        InvalidInputError: it fits several runs.
-        NotFoundError: it fits none.
+    RUN is an id, the beginning of one, or a name, if only one run has it.
     """
-    quoted = wanted.replace("'", "''")
-    for condition in (
-        f"attributes.run_id = '{quoted}'",
-        f"attributes.run_name = '{quoted}'",
-        f"attributes.run_id LIKE '{quoted}%'",
-    ):
-        is_prefix = " LIKE " in condition
-        if is_prefix and _ID_PART.fullmatch(wanted) is None:
-            continue
-        found = lake.search_runs(condition, run_view_type="ALL").to_dicts()
-        rows = [row for row in found if not is_prefix or row["run_id"].startswith(wanted)]
-        if len(rows) > 1:
-            raise _ambiguous(wanted, rows)
-        if rows:
-            return _regroup(rows[0])
-    near = lake.sql(NEAREST_RUNS, [wanted])
-    total = near["total"][0] if near.height else 0
-    raise NotFoundError.of(
-        "run", wanted, url=lake.url, known=list(dict.fromkeys(near["run_name"])), count=total
-    )
+    show = "all" if everything else "same" if same else "differing"
+
+    def answer(query: Query) -> pa.Table:
+        found = [listing.find_run(query, run) for run in runs]
+        return compare.compare(query, found, show=show).to_arrow()
+
+    with options.open() as lake:
+        frame = questions.ask(lake, answer)
+        settings = lake.settings
+    if _output.give(options, settings, rows=frame.to_pylist, table=lambda: frame):
+        return
+    titles = ["", *frame.column_names[1:]] if _output.is_terminal() else frame.column_names
+    columns = [
+        Column(title, column.to_pylist())
+        for title, column in zip(titles, frame.columns, strict=True)
+    ]
+    if frame.num_rows:
+        alike = [len(set(row)) == 1 for row in zip(*(c.values for c in columns[2:]), strict=True)]
+        _output.print_table(columns, dim=alike if show == "all" else ())
+    else:
+        said = "have nothing in common" if same else "do not differ"
+        _output.talk(f"these runs {said}.")
 
 
-def _ambiguous(wanted: str, rows: Sequence[_Row]) -> InvalidInputError:
-    length = _short_length([row["run_id"] for row in rows])
-    shown = ", ".join(
-        f"{row['run_id'][:length]} ({row['run_name']})" for row in rows[:_CHOICES_SHOWN]
-    )
-    rest = len(rows) - _CHOICES_SHOWN
-    more = f" and {rest} more" if rest > 0 else ""
-    return InvalidInputError(
-        f"{wanted!r} fits {len(rows)} runs: {shown}{more}. Give the beginning of one run's id."
-    )
+def _as_json(found: listing.Listing) -> list[_Row]:
+    """Return the rows, and in each the fields that were asked for besides."""
+    if not found.fields:
+        return found.rows
+    return [
+        row | {"fields": {title: values[number] for title, values in found.fields.items()}}
+        for number, row in enumerate(found.rows)
+    ]
 
 
-def _regroup(row: _Row) -> _Row:
-    """Fold the columns `metrics.*`, `params.*` and `tags.*` of a row into mappings."""
-    grouped: _Row = {name: {} for name in _GROUPS}
-    plain: _Row = {}
-    for name, value in row.items():
-        group, dot, key = name.partition(".")
-        if not dot:
-            plain[name] = value
-        elif value is not None:
-            grouped[group][key] = value
-    return plain | grouped
+def _as_table(found: listing.Listing, metrics: Sequence[str]) -> pa.Table:
+    """Return one column for each field, or for all that these runs hold."""
+    rows = found.rows
+    if found.fields or metrics:
+        chosen = [*_chosen(found), *_metric_columns(rows, metrics)]
+        about = [Column(name, [row[name] for row in rows]) for name in ("run_id", "run_name")]
+        return _output.table_of([*about, *chosen])
+    columns = [Column(name, [row[name] for row in rows]) for name in listing.RUN_FIELDS]
+    for group in listing.GROUPS:
+        keys = sorted({key for row in rows for key in row[group]})
+        columns += [Column(f"{group}.{key}", [row[group].get(key) for row in rows]) for key in keys]
+    return _output.table_of(columns)
 
 
-def _complete(lake: Lake, rows: Sequence[_Row]) -> None:
-    """Add to each row its experiment's name, its duration, and whether it is stale."""
-    names = {each.experiment_id: each.name for each in lake.search_experiments("ALL")}
-    for row in rows:
-        start, end, is_open = row["start_time"], row["end_time"], row["status"] in _OPEN
-        said = {
-            "run_id": row["run_id"],
-            "run_name": row["run_name"],
-            "experiment_id": row["experiment_id"],
-            "experiment_name": names.get(row["experiment_id"]),
-            "status": row["status"],
-            "is_stale": is_open and lake.get_run(row["run_id"]).info.is_stale,
-            "start_time": start,
-            "end_time": end,
-            "duration": None if start is None or end is None else (end - start).total_seconds(),
-        }
-        rest = {name: value for name, value in row.items() if name not in said}
-        row.clear()
-        row.update(said | rest)
-
-
-def _columns(rows: Sequence[_Row], metrics: Sequence[str]) -> list[Column]:
+def _columns(found: listing.Listing, metrics: Sequence[str]) -> list[Column]:
+    rows = found.rows
     ids = [row["run_id"] for row in rows]
+    if _output.is_terminal():
+        length = listing.short_length(ids)
+        ids = [run_id[:length] for run_id in ids]
+    columns = [Column("name", [row["run_name"] for row in rows]), Column("id", ids)]
+    if found.fields:
+        return [*columns, *_chosen(found), *_metric_columns(rows, metrics)]
     started: list[Any] = [row["start_time"] for row in rows]
     if _output.is_terminal():
-        length = _short_length(ids)
-        ids = [run_id[:length] for run_id in ids]
         started = [None if each is None else _output.age(_seconds_since(each)) for each in started]
     return [
-        Column("name", [row["run_name"] for row in rows]),
-        Column("id", ids),
+        *columns,
         *_experiment_column(rows),
         Column("status", [_status(row) for row in rows]),
         Column("started", started),
         Column("took", [_output.duration(_lasted(row)) for row in rows]),
-        *(
-            Column(key, [row["metrics"].get(key) for row in rows], is_extra=key not in metrics)
-            for key in metrics or _most_common(rows)
-        ),
+        *(_metric_columns(rows, metrics) or _metric_columns(rows, _most_common(rows), extra=True)),
     ]
+
+
+def _chosen(found: listing.Listing) -> list[Column]:
+    return [Column(title, values) for title, values in found.fields.items()]
+
+
+def _metric_columns(
+    rows: Sequence[_Row], keys: Sequence[str], *, extra: bool = False
+) -> list[Column]:
+    return [Column(key, [row["metrics"].get(key) for row in rows], is_extra=extra) for key in keys]
 
 
 def _experiment_column(rows: Sequence[_Row]) -> list[Column]:
@@ -247,20 +279,6 @@ def _most_common(rows: Sequence[_Row]) -> list[str]:
         for key in row["metrics"]:
             counts[key] = counts.get(key, 0) + 1
     return sorted(counts, key=lambda key: (-counts[key], key))[:_METRICS_SHOWN]
-
-
-def _short_length(ids: Sequence[str]) -> int:
-    """Return how many characters tell these ids apart; those made together begin alike."""
-    alike = (_alike(first, second) for first, second in pairwise(sorted(ids)))
-    return max(_SHORT_ID, 1 + max(alike, default=0))
-
-
-def _alike(first: str, second: str) -> int:
-    """Return how many characters two texts have in common at their beginning."""
-    differs = (
-        place for place, pair in enumerate(zip(first, second, strict=False)) if len({*pair}) > 1
-    )
-    return next(differs, min(len(first), len(second)))
 
 
 def _status(row: _Row) -> str:
@@ -280,24 +298,23 @@ def _seconds_since(moment: datetime) -> float:
 
 
 def _print_run(row: _Row) -> None:
-    parts = {"metrics", "params", "tags", "artifacts", "is_stale"}
+    parts = {"metrics", "params", "tags", "inputs", "artifacts", "is_stale"}
     info = {name: value for name, value in row.items() if name not in parts}
     info |= {"status": _status(row), "duration": _output.duration(_lasted(row))}
     _output.print_pairs(info.items())
-    if row["params"]:
-        _output.print_heading("params")
-        _output.print_pairs(row["params"].items())
-    if row["metrics"]:
-        _output.print_heading("metrics")
-        _print_metrics(row["metrics"])
-    if row["tags"]:
-        _output.print_heading("tags")
-        _output.print_pairs(row["tags"].items())
-    if row["artifacts"]:
-        _output.print_heading("artifacts")
-        _output.print_pairs(
-            (file["path"] + "/" * file["is_dir"], _size(file)) for file in row["artifacts"]
-        )
+    print_part: dict[str, Callable[[Any], None]] = {
+        "params": lambda part: _output.print_pairs(part.items()),
+        "metrics": _print_metrics,
+        "tags": lambda part: _output.print_pairs(part.items()),
+        "inputs": _print_inputs,
+        "artifacts": lambda part: _output.print_pairs(
+            (file["path"] + "/" * file["is_dir"], _size(file)) for file in part
+        ),
+    }
+    for name, show in print_part.items():
+        if row[name]:
+            _output.print_heading(name)
+            show(row[name])
 
 
 def _print_metrics(metrics: dict[str, _Row]) -> None:
@@ -308,8 +325,13 @@ def _print_metrics(metrics: dict[str, _Row]) -> None:
     _output.print_table(columns)
 
 
+def _print_inputs(inputs: list[_Row]) -> None:
+    names = ("name", "context", "digest", "source")
+    _output.print_table([Column(name, [each[name] for each in inputs]) for name in names])
+
+
 def _size(file: _Row) -> str:
     return "" if file["is_dir"] else _output.size(file["size"])
 
 
-COMMANDS: Final[tuple[click.Command, ...]] = (_ls, _show)
+COMMANDS: Final[tuple[click.Command, ...]] = (_ls, _show, _diff)

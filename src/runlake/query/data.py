@@ -8,13 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from runlake._lazy import lazy
+from runlake.storage import arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
+    from numpy.typing import NDArray
 
     from runlake.query.engine import Query
+    from runlake.query.held import Held
 else:
+    np = lazy("numpy")
     pa = lazy("pyarrow")
     pc = lazy("pyarrow.compute")
 
@@ -27,18 +34,7 @@ RUN_COLUMNS: Final = (
     "end_time",
     "run_name",
 )
-_SQL: Final = """
-SELECT 'metrics' AS prefix, place, key, last AS num, NULL AS str
-FROM inside.metric_rows
-WHERE {where}
-UNION ALL
-SELECT 'params', place, key, NULL, value FROM inside.param_rows WHERE {where}
-UNION ALL
-SELECT 'tags', place, key, NULL, value FROM inside.tag_rows WHERE {where}
-"""
-_NEEDS: Final = ("metric_summary", "params", "tags")
-# Longer lists take longer to plan than they save.
-_LISTED_RUNS: Final = 100
+HELD_KINDS: Final = ("metrics", "params", "tags")
 
 
 def read_runs(query: Query) -> pa.Table:
@@ -53,24 +49,44 @@ def find_places(query: Query, run_ids: pa.ChunkedArray[Any]) -> pa.ChunkedArray[
     return pa.chunked_array([pc.index_in(run_ids.combine_chunks(), value_set=known)])
 
 
-def read_data(query: Query, places: pa.ChunkedArray[Any]) -> pa.Table:
+def read_data(
+    query: Query, places: pa.ChunkedArray[Any], *, kinds: Sequence[str] = HELD_KINDS
+) -> pa.Table:
     """Return what some runs hold.
 
     Args:
         query: the snapshot.
         places: the runs.
+        kinds: which of `HELD_KINDS`, in their order.
 
     Returns:
         One row for each key of each run, ordered by the first and the third column: `prefix`
         (`metrics`, `params` or `tags`), `place`, `key`, `num` (of a metric, the last value),
         `str` (of a param or tag).
     """
-    listed: list[int] = places.to_numpy().tolist()
-    if len(listed) <= _LISTED_RUNS:
-        # A list, unlike a subquery, lets DuckDB skip what lies elsewhere.
-        where = f"place IN ({', '.join(map(str, listed)) or 'NULL'})"
-        data = query.read(_SQL.format(where=where), needs=_NEEDS)
-    else:
-        where = "place IN (SELECT unnest(CAST($places AS BIGINT[])))"
-        data = query.read(_SQL.format(where=where), {"places": listed}, needs=_NEEDS)
-    return data.sort_by([("prefix", "ascending"), ("key", "ascending")])
+    wanted = arrays.values(places.combine_chunks()).astype(np.int64)
+    return pa.concat_tables([_read_held(query, kind, wanted) for kind in kinds])
+
+
+def _read_held(query: Query, name: str, wanted: NDArray[np.int64]) -> pa.Table:
+    held: Held = getattr(query.folded, name)
+    rows = held.of_runs(wanted)
+    rows = rows[np.argsort(held.ranks[held.keys[rows]], kind="stable")]
+    is_metric = name == "metrics"
+    value = held.values("last" if is_metric else "value", rows)
+    nothing = pa.nulls(len(rows), pa.string() if is_metric else pa.float64())
+    return pa.table(
+        {
+            "prefix": _constant(name, len(rows)),
+            "place": arrays.numbers(held.places[rows]),
+            "key": held.names.take(arrays.numbers(held.keys[rows])),
+            "num": value if is_metric else nothing,
+            "str": nothing if is_metric else value,
+        }
+    )
+
+
+def _constant(text: str, count: int) -> pa.DictionaryArray[Any, Any]:
+    return pa.DictionaryArray.from_arrays(
+        arrays.numbers(np.zeros(count, np.int32)), arrays.strings([text])
+    )

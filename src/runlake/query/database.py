@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
+import re
 import threading
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from runlake import schema
 from runlake._lazy import lazy
-from runlake.query.split import split
-from runlake.query.views import NEEDS, VIEWS, build_sql, empty_sql, text_literal
+from runlake.query import confine
+from runlake.query.confine import UNHURRIED
+from runlake.query.held import COLUMNS, STEPPED
+from runlake.query.views import NEEDS, VIEWS, build_sql
+from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import duckdb
+    import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
+    from runlake.query.confine import Limits, Watch
+    from runlake.query.folded import Folded
+    from runlake.query.held import Held
     from runlake.storage.tables import PointFile, SnapshotTables
 else:
     duckdb = lazy("duckdb")
+    np = lazy("numpy")
     pa = lazy("pyarrow")
-    pc = lazy("pyarrow.compute")
 
-_SOURCES: Final = ("facts", "summaries", "writers", "lake_events")
-# Arrow tables that are split before they are folded: source, kinds that matter, key.
-_PARTS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
-    "fact_parts": ("facts", (schema.PARAM, schema.TAG), ("run_id", "kind", "key")),
-    "summary_parts": ("summaries", (), ("run_id", "key")),
-}
-
-
-_KEY_SOURCES: Final = {
-    "metric": ("metric_summary", "metric_rows", 's."{statistic}" AS value'),
-    "param": ("params", "param_rows", "s.value, s.number"),
-    "tag": ("tags", "tag_rows", "s.value"),
-}
+_SOURCE: Final = re.compile(r"\b(?:FROM|JOIN) source_(\w+)")
 
 
 class KeyColumn(NamedTuple):
@@ -65,31 +59,33 @@ class Database:
     """
 
     def __init__(
-        self, tables: SnapshotTables, points: Sequence[PointFile], *, confined: bool = True
+        self,
+        tables: SnapshotTables,
+        folded: Folded,
+        points: Sequence[PointFile],
+        *,
+        limits: Limits,
+        confined: bool = True,
     ) -> None:
-        """Open an empty database and hand it the snapshot's Arrow tables.
+        """Open an empty database.
 
         Args:
             tables: the snapshot.
+            folded: what it says of runs.
             points: the files that row-level views read.
+            limits: what its queries may take together.
             confined: DuckDB may open no file but these, and no network.
         """
         self.tables = tables
         self.points = points
+        self._folded = folded
         self._lock = threading.RLock()
         self._made: set[str] = set()
         self._columns: dict[KeyColumn, str] = {}
-        # DuckDB's own choice for what does not fit into memory is the working directory.
-        spill = os.path.join(tempfile.gettempdir(), f"runlake-{os.getpid()}")  # noqa: PTH118 - a text
-        self._root = duckdb.connect(
-            config={"python_enable_replacements": False, "temp_directory": spill}
-        )
+        self._root = duckdb.connect(config=confine.config(limits, confined=confined))
         self._root.execute("SET GLOBAL TimeZone = 'UTC'; CREATE SCHEMA inside")
         if confined:
-            paths = ", ".join(text_literal(point.path) for point in points)
-            self._root.execute(f"SET allowed_paths = [{paths}]; SET enable_external_access = false")
-        for source in _SOURCES:
-            self._root.register(f"source_{source}", getattr(tables, source))
+            confine.lock(self._root, [point.path for point in points])
         _databases.add(self)
 
     def make(self, names: Iterable[str]) -> None:
@@ -118,25 +114,16 @@ class Database:
             wanted: which.
 
         Returns:
-            The name of each one's table; its columns are `value`, and of a param `number`.
+            The name of each one's table; its columns are `value`, of a metric `step` (null for a
+            mean or count), and of a param `number`.
         """
         with self._lock:
             for column in wanted:
-                if column in self._columns:
-                    continue
-                view, rows, values = _KEY_SOURCES[column.entity]
-                self.make(("run_facts", view))
-                name = f"inside.key_{len(self._columns)}"
-                self._root.execute(
-                    f"CREATE TABLE {name} AS "
-                    f"SELECT {values.format(statistic=column.statistic)} "
-                    "FROM inside.run_facts AS r "
-                    f"LEFT JOIN (FROM inside.{rows} WHERE key = $key) AS s "
-                    "ON s.place = r.rowid "
-                    "ORDER BY r.rowid",
-                    {"key": column.key},
-                )
-                self._columns[column] = name
+                if column not in self._columns:
+                    self.make(("run_facts",))
+                    name = f"inside.key_{len(self._columns)}"
+                    self._set_out(column, name)
+                    self._columns[column] = name
             return [self._columns[column] for column in wanted]
 
     def read(
@@ -145,6 +132,7 @@ class Database:
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
         lean: bool = False,
+        watch: Watch = UNHURRIED,
     ) -> pa.Table:
         """Run one statement that only reads; what it names must have been made.
 
@@ -152,9 +140,13 @@ class Database:
             query: the statement.
             params: values for `?` (a sequence) or `$name` (a mapping).
             lean: the name `runs` means the view without maps, `lean_runs`.
+            watch: bounds time and rows.
 
         Returns:
             The result; times are `timestamp[us, tz=UTC]`.
+
+        Raises:
+            LimitExceededError: it needs more time or rows than it may take.
         """
         cursor = self._root.cursor()
         try:
@@ -162,19 +154,55 @@ class Database:
                 cursor.execute("SET search_path = 'inside,main'")
             # A WITH may hold a DELETE; only the transaction knows for sure.
             cursor.execute("BEGIN TRANSACTION READ ONLY")
-            result: pa.Table = cursor.sql(query, params=params).to_arrow_table()
-            return result
+            with watch.over(cursor):
+                return watch.fetch(cursor.sql(query, params=params))
         finally:
             cursor.close()
 
-    def hand_over(self) -> duckdb.DuckDBPyConnection:
-        """Make all public views, drop the rest, and return the connection."""
+    @contextmanager
+    def stream(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        watch: Watch = UNHURRIED,
+        batch_rows: int,
+    ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+        """Run one statement that only reads, as `read` does, and give its rows as they come.
+
+        Args:
+            query: the statement.
+            params: values for `?` (a sequence) or `$name` (a mapping).
+            watch: bounds the time.
+            batch_rows: greatest number of rows of a batch.
+
+        Yields:
+            The columns, and the batches, which must be taken before the block ends.
+
+        Raises:
+            LimitExceededError: it needs more time than it may take.
+        """
+        cursor = self._root.cursor()
+        try:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            with watch.over(cursor):
+                yield confine.read_batches(cursor.sql(query, params=params), rows=batch_rows)
+        finally:
+            cursor.close()
+
+    def hand_over(self, filesystem: Any = None) -> duckdb.DuckDBPyConnection:  # noqa: ANN401 - fsspec has no types
+        """Make all public views, and return the connection.
+
+        Args:
+            filesystem: opens the files; DuckDB forgets it with the last connection.
+
+        Returns:
+            The connection, for the caller to keep.
+        """
+        if filesystem is not None:
+            self._root.register_filesystem(filesystem)
         self.make(VIEWS)
-        for source in _SOURCES:
-            self._root.unregister(f"source_{source}")
-        for source, _, _ in _PARTS.values():
-            self._root.unregister(f"once_{source}")
-            self._root.unregister(f"again_{source}")
+        _handed_over.add(self._root)
         return self._root
 
     def close(self) -> None:
@@ -186,79 +214,85 @@ class Database:
 
         To destroy it there is to wait for threads that only the parent has.
         """
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._root))
+        _abandon(self._root)
 
     def _build(self, name: str) -> None:
-        if name in _PARTS:
-            source, kinds, by = _PARTS[name]
-            table = getattr(self.tables, source)
-            if kinds:
-                table = table.filter(pc.is_in(table["kind"], pa.array(kinds)))
-            once, again = split(table, by)
-            self._root.register(f"once_{source}", once)
-            self._root.register(f"again_{source}", again)
-            return
-        statement = build_sql(name, self.points, purged=self.tables.purged)
-        values = {
-            "root": self.tables.root_url,
-            "fresh_us": self.tables.now_us - int(self.tables.stale_s * 1e6),
-        }
-        used = {key: value for key, value in values.items() if f"${key}" in statement}
-        self._root.execute(statement, used or None)
+        values = {"root": self.tables.root_url}
+        for statement in build_sql(name, self.points, purged=self.tables.purged):
+            sources = {found: self._source(found) for found in _SOURCE.findall(statement)}
+            used = {key: value for key, value in values.items() if f"${key}" in statement}
+            self._over(sources, statement, used)
+
+    def _over(
+        self, sources: Mapping[str, pa.Table], statement: str, params: Mapping[str, Any]
+    ) -> None:
+        """Run a statement over Arrow tables that it names `source_*`, and let go of them."""
+        for source, table in sources.items():
+            self._root.register(f"source_{source}", table)
+        self._root.execute(statement, params or None)
+        for source in sources:
+            self._root.unregister(f"source_{source}")
+
+    def _set_out(self, column: KeyColumn, name: str) -> None:
+        """Make the table of one key."""
+        held, statistic = self._held(f"{column.entity}s"), column.statistic
+        if column.entity == "metric":
+            step = [f"{statistic}_step"] if statistic in STEPPED else []
+            rows = held.column(column.key, [statistic, *step])
+            rows = rows.rename_columns(["value", *("step" for _ in step)])
+            if not step:
+                rows = rows.append_column("step", pa.nulls(len(rows), pa.int64()))
+        else:
+            rows = held.column(column.key, COLUMNS[f"{column.entity}s"])
+        self._over({"key": rows}, f"CREATE TABLE {name} AS FROM source_key", {})
+
+    def _held(self, name: str) -> Held:
+        held: Held = getattr(self._folded, name)
+        return held
+
+    def _source(self, name: str) -> pa.Table:
+        """Return what a fold's statement calls `source_<name>`."""
         if name == "point_files":
-            self._root.register("source_point_files", _point_table(self.points))
-            self._root.execute("INSERT INTO inside.point_files FROM source_point_files")
-            self._root.unregister("source_point_files")
-
-
-class NameLookup:
-    """Empty tables with the views' names and columns, to ask which of them a query names."""
-
-    def __init__(self) -> None:
-        """Make the empty tables."""
-        self._root = duckdb.connect(
-            config={"python_enable_replacements": False, "enable_external_access": False}
-        )
-        self._root.execute(";".join(empty_sql(view) for view in VIEWS))
-        self._lock = threading.Lock()
-
-    def tables_in(self, query: str) -> set[str]:
-        """Return the names of tables in one statement.
-
-        Raises:
-            duckdb.Error: the statement is wrong, or of a shape that DuckDB cannot look up.
-        """
-        with self._lock:
-            return self._root.get_table_names(query)
-
-    def statement_kinds(self, query: str) -> list[str]:
-        """Return the kind of each statement of a text, as DuckDB names it.
-
-        Raises:
-            duckdb.Error: the text is no SQL.
-        """
-        with self._lock:
-            return [statement.type.name for statement in self._root.extract_statements(query)]
+            return _point_table(self.points)
+        if name in {"writers", "lake_events"}:
+            found: pa.Table = getattr(self.tables, name)
+            return found
+        if name == "births":
+            return self._folded.births
+        if name == "runs":
+            runs = self._folded.runs
+            return runs.append_column("place", arrays.numbers(np.arange(runs.num_rows)))
+        if name == "maps":
+            columns = {"params": "value", "metrics": "last", "tags": "value"}
+            return pa.table({held: self._held(held).maps(of) for held, of in columns.items()})
+        return self._held(name).table(COLUMNS[name])
 
 
 def _point_table(points: Sequence[PointFile]) -> pa.Table:
     return pa.table(
         {
-            "file_index": pa.array(range(len(points)), pa.uint64()),
-            "writer": pa.array([point.writer for point in points], pa.string()),
-            "experiment_id": pa.array([point.experiment_id for point in points], pa.string()),
-            "first": pa.array([point.first for point in points], pa.int64()),
-            "skip_rows": pa.array([point.skip_rows for point in points], pa.int64()),
+            "file_index": arrays.numbers(np.arange(len(points))),
+            "writer": arrays.strings([point.writer for point in points]),
+            "experiment_id": arrays.strings([point.experiment_id for point in points]),
+            "first": arrays.numbers(np.array([point.first for point in points], np.int64)),
+            "skip_rows": arrays.numbers(np.array([point.skip_rows for point in points], np.int64)),
         }
     )
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_handed_over: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+
+
+def _abandon(connection: duckdb.DuckDBPyConnection) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _after_fork_in_child() -> None:
     for database in list(_databases):
         database.abandon_in_child()
+    for connection in list(_handed_over):
+        _abandon(connection)
 
 
 if hasattr(os, "register_at_fork"):

@@ -11,17 +11,18 @@ no setting, and no variable of the calling program.
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError, StorageError
-from runlake.query.database import Database, NameLookup
-from runlake.query.views import NEEDS, ROW_VIEWS, VIEWS
+from runlake.query.confine import BATCH_ROWS, UNHURRIED, Limits, Watch, out_of_memory
+from runlake.query.database import Database
+from runlake.query.folded import Folded
+from runlake.query.statement import read_statement
+from runlake.query.views import ROW_VIEWS, VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,15 +31,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from runlake.query.database import KeyColumn
+    from runlake.storage.latefs import LateFiles
     from runlake.storage.tables import PointFile, SnapshotTables
 else:
     duckdb = lazy("duckdb")
 
 _Kept = TypeVar("_Kept")
-_PLACEHOLDER = re.compile(r"\$\w+|\?")
-_CATALOG = re.compile(r"\b(show|information_schema|duckdb_\w+|pragma_\w+)\b", re.IGNORECASE)
-_EXPLAIN = re.compile(r"\s*explain\s+(analyze\s+)?", re.IGNORECASE)
-_READING: Final = "SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN"
 
 
 class Query:
@@ -46,11 +44,19 @@ class Query:
 
     Attributes:
         tables: the snapshot that every answer comes from.
+        folded: what it says of runs.
     """
 
-    def __init__(self, tables: SnapshotTables) -> None:
-        """Keep the snapshot; nothing is opened before the first question."""
+    def __init__(self, tables: SnapshotTables, *, limits: Limits | None = None) -> None:
+        """Keep the snapshot; nothing is opened before the first question.
+
+        Args:
+            tables: the snapshot.
+            limits: what its queries may take together.
+        """
         self.tables = tables
+        self.folded = Folded(tables)
+        self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._points: tuple[PointFile, ...] | None = None
         # The files that a database may open are fixed when it opens, and of a far lake they
@@ -58,24 +64,33 @@ class Query:
         self._databases: dict[bool, Database] = {}
         self._kept: dict[str, Any] = {}
 
-    def sql(self, query: str, params: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+    def sql(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        watch: Watch = UNHURRIED,
+    ) -> pa.Table:
         """Run one reading statement over the public views.
 
         Args:
             query: DuckDB's SQL; the views are `runlake.query.views.VIEWS`.
             params: values for `?` (a sequence) or `$name` (a mapping).
+            watch: bounds time and rows.
 
         Returns:
             The result; times are `timestamp[us, tz=UTC]`.
 
         Raises:
             InvalidInputError: DuckDB refuses the query, or it would do more than read.
+            LimitExceededError: it needs more time, memory or rows than it may take.
             FileNotFoundError: a file of the snapshot is gone; take a new snapshot.
             StorageError: a file of the snapshot cannot be read.
         """
         with self._explained():
-            needs = _names_in(query)
-        return self.read(query, params, needs=needs)
+            statement = read_statement(query, watch)
+            values = statement.bind(params)
+        return self.read(statement.text, values, needs=statement.views, watch=watch)
 
     def read(
         self,
@@ -84,6 +99,7 @@ class Query:
         *,
         needs: Iterable[str],
         lean: bool = False,
+        watch: Watch = UNHURRIED,
     ) -> pa.Table:
         """Run a statement of our own: as `sql`, where the caller knows which tables it names.
 
@@ -92,11 +108,13 @@ class Query:
             params: as in `sql`.
             needs: the keys of `runlake.query.views.NEEDS` that it names.
             lean: the view `runs` has no maps here, and so costs little; needs `lean_runs`.
+            watch: bounds time and rows.
 
         Returns:
             The result, as `sql` gives it.
 
         Raises:
+            LimitExceededError: it needs more time, memory or rows than it may take.
             FileNotFoundError: a file of the snapshot is gone; take a new snapshot.
             StorageError: a file of the snapshot cannot be read.
         """
@@ -104,7 +122,43 @@ class Query:
         database = self._database(with_rows=not ROW_VIEWS.isdisjoint(needs))
         with self._explained():
             database.make(needs)
-            return database.read(query, params, lean=lean)
+            return database.read(query, params, lean=lean, watch=watch)
+
+    @contextmanager
+    def stream(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        watch: Watch = UNHURRIED,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+        """Run one reading statement as `sql` does, and give its rows as they come.
+
+        Args:
+            query: as in `sql`.
+            params: as in `sql`.
+            watch: bounds the time; rows are not counted.
+            batch_rows: greatest number of rows of a batch.
+
+        Yields:
+            The columns, and the batches, which must be taken before the block ends.
+
+        Raises:
+            InvalidInputError: DuckDB refuses the query, or it would do more than read.
+            LimitExceededError: it needs more time or memory than it may take.
+            FileNotFoundError: a file of the snapshot is gone; take a new snapshot.
+            StorageError: a file of the snapshot cannot be read.
+        """
+        with self._explained():
+            statement = read_statement(query, watch)
+            values = statement.bind(params)
+            database = self._database(with_rows=not ROW_VIEWS.isdisjoint(statement.views))
+            database.make(statement.views)
+            with database.stream(
+                statement.text, values, watch=watch, batch_rows=batch_rows
+            ) as answer:
+                yield answer
 
     def columns(self, wanted: Sequence[KeyColumn]) -> list[str]:
         """Set keys out beside the runs: see `Database.columns`."""
@@ -124,18 +178,24 @@ class Query:
         kept: _Kept = self._kept[name]
         return kept
 
-    def connect(self) -> duckdb.DuckDBPyConnection:
+    def connect(self, late: LateFiles | None = None) -> duckdb.DuckDBPyConnection:
         """Return a DuckDB connection of the caller's own, with all views made.
 
         It holds its own copy of the folded tables, may do all that DuckDB can, and lives as
         long as the caller keeps it. A thread that shares it takes a `cursor()` of it first.
 
+        Args:
+            late: the files with the rows, and what they stay for; None takes them as they are.
+
         Raises:
             FileNotFoundError: a file of the snapshot is gone; take a new snapshot.
         """
-        points = self.point_files()
+        points = self.point_files() if late is None else late.points
         with self._explained():
-            return Database(self.tables, points, confined=False).hand_over()
+            database = Database(
+                self.tables, self.folded, points, limits=self._limits, confined=False
+            )
+            return database.hand_over(None if late is None else late.filesystem)
 
     def point_files(self) -> tuple[PointFile, ...]:
         """Return the files with the snapshot's rows; of a far lake they are fetched once."""
@@ -156,7 +216,9 @@ class Query:
         points = self.point_files() if with_rows else ()
         with self._lock:
             if with_rows not in self._databases:
-                self._databases[with_rows] = Database(self.tables, points)
+                self._databases[with_rows] = Database(
+                    self.tables, self.folded, points, limits=self._limits
+                )
             return self._databases[with_rows]
 
     @contextmanager
@@ -172,6 +234,8 @@ class Query:
                 if not os.path.exists(point.path):  # noqa: PTH110 - thousands of files, no objects
                     message = f"{point.path} of this snapshot is gone; take a new snapshot."
                     raise FileNotFoundError(message) from error
+            if isinstance(error, duckdb.OutOfMemoryException):
+                raise out_of_memory(self._limits, error) from error
             if isinstance(error, duckdb.IOException):
                 message = f"DuckDB cannot read a file of this snapshot: {error}"
                 raise StorageError(message, url=self.tables.root_url) from error
@@ -179,38 +243,3 @@ class Query:
             if isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
                 message += f"\nThe views are {', '.join(VIEWS)}; DESCRIBE <view> shows columns."
             raise InvalidInputError(message) from error
-
-
-@functools.cache
-def _lookup() -> NameLookup:
-    return NameLookup()
-
-
-@functools.lru_cache(maxsize=512)
-def _names_in(query: str) -> frozenset[str]:
-    """Find which views a query names, through DuckDB's own parser where it can tell.
-
-    Raises:
-        InvalidInputError: it is not one statement that only reads.
-        duckdb.Error: it is no SQL.
-    """
-    kinds = _lookup().statement_kinds(query)
-    if kinds == ["EXPLAIN"]:
-        return _names_in(_EXPLAIN.sub("", query, count=1)) if _EXPLAIN.match(query) else frozenset()
-    if kinds != ["SELECT"]:
-        what = kinds[0] if len(kinds) == 1 else f"{len(kinds)} statements"
-        message = (
-            f"sql() runs one statement that reads: {_READING}; this is {what}. "
-            "lake.connect() gives a DuckDB connection of your own, which may do anything."
-        )
-        raise InvalidInputError(message)
-    try:
-        found = _lookup().tables_in(_PLACEHOLDER.sub("NULL", query))
-    except duckdb.Error:
-        # Either the query is wrong, which running it explains best, or of a shape that the
-        # look-up cannot read: then every word may be a view.
-        found = set(re.findall(r"\w+", query))
-    names = {name.lower() for name in found} & NEEDS.keys()
-    if _CATALOG.search(query):
-        names |= VIEWS.keys()
-    return frozenset(names)

@@ -7,13 +7,19 @@ counts microseconds. `metrics` holds last values.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runlake.errors import NotFoundError
 from runlake.query.data import read_data
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pyarrow as pa
+
     from runlake.query.engine import Query
+
+_Found = TypeVar("_Found")
 
 _RUN_SQL: Final = """
 SELECT
@@ -22,7 +28,6 @@ SELECT
     epoch_ms(start_time) AS start_time,
     epoch_ms(end_time) AS end_time
 FROM inside.run_facts
-WHERE run_id = $run_id
 """
 _EXPERIMENT_SQL: Final = """
 SELECT * EXCLUDE (creation_time, last_update_time), epoch_ms(creation_time) AS creation_time,
@@ -117,22 +122,56 @@ class Experiment:
     tags: dict[str, str]
 
 
+class Page(list[_Found]):
+    """One page of what was found: a list, and the token that leads to the next.
+
+    Attributes:
+        token: to be given as `page_token`, everything else as before; None on the last page.
+    """
+
+    def __init__(self, found: Iterable[_Found] = (), *, token: str | None = None) -> None:
+        """Keep both."""
+        super().__init__(found)
+        self.token = token
+
+
 def get_run(query: Query, run_id: str) -> RunRecord:
     """Return one run, deleted or not.
 
     Raises:
         NotFoundError: the snapshot holds no such run; the message names the nearest.
     """
-    found = query.read(_RUN_SQL, {"run_id": run_id}, needs=("run_facts",))
+    statement = f"{_RUN_SQL}WHERE run_id = $run_id"
+    found = query.read(statement, {"run_id": run_id}, needs=("run_facts",))
     if not found.num_rows:
         raise _not_found(query, "run", run_id, table="run_facts", column="run_id")
-    row = found.to_pylist()[0]
-    info = RunInfo(**{name: row[name] for name in RunInfo.__slots__})
-    data = RunData(params={}, metrics={}, tags={})
-    for held in read_data(query, found["place"]).to_pylist():
-        value = held["num"] if held["prefix"] == "metrics" else held["str"]
-        getattr(data, held["prefix"])[held["key"]] = value
-    return RunRecord(info, data)
+    return _records(query, found)[0]
+
+
+def get_runs(query: Query, places: pa.ChunkedArray[Any]) -> list[RunRecord]:
+    """Return the runs at some places of `inside.run_facts`, in the order of the places."""
+    statement = f"{_RUN_SQL}WHERE rowid IN (SELECT unnest(CAST($places AS BIGINT[])))"
+    listed: list[Any] = places.to_pylist()
+    found = query.read(statement, {"places": listed}, needs=("run_facts",))
+    records = dict(zip(found["place"].to_pylist(), _records(query, found), strict=True))
+    return [records[place] for place in listed]
+
+
+def _records(query: Query, found: pa.Table) -> list[RunRecord]:
+    """Return rows of `_RUN_SQL` as records, with what the runs hold."""
+    names = RunInfo.__slots__
+    records = {
+        row["place"]: RunRecord(
+            RunInfo(**{name: row[name] for name in names}),
+            RunData(params={}, metrics={}, tags={}),
+        )
+        for row in found.to_pylist()
+    }
+    data = read_data(query, found["place"])
+    held = (data[name].to_pylist() for name in ("prefix", "place", "key", "num", "str"))
+    for prefix, place, key, number, text in zip(*held, strict=True):
+        getattr(records[place].data, prefix)[key] = number if prefix == "metrics" else text
+    return list(records.values())
 
 
 def get_experiment(query: Query, experiment_id: str) -> Experiment:

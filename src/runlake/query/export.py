@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from itertools import groupby
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from runlake import schema
 from runlake._lazy import lazy
-from runlake.errors import InvalidInputError
-from runlake.query.views import VIEWS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pandas as pd
     import polars as pl
     import pyarrow as pa
-
-    from runlake.query.engine import Query
-    from runlake.storage.tables import PointFile
 else:
     pa = lazy("pyarrow")
     pl = lazy("polars")
@@ -28,16 +23,41 @@ _MONTH_DAYS = 30  # as DuckDB's own client has it
 def to_polars(table: pa.Table) -> pl.DataFrame:
     """Return the table as a Polars frame, without copying where Polars can.
 
-    A difference of times, which DuckDB calls an interval, becomes a duration.
+    A difference of times, which DuckDB calls an interval, becomes a duration. Of columns with
+    the same name, as a join may give, the later ones are numbered.
     """
+    return cast("pl.DataFrame", pl.from_arrow(tidy(table)))
+
+
+def tidy(table: pa.Table) -> pa.Table:
+    """Return a table that any frame or file can hold: no name twice, no intervals."""
+    return without_intervals(table.rename_columns(distinct(table.column_names)))
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Number names that come again: `a`, `a`, `b` become `a`, `a_1`, `b`."""
+    given, taken = set(names), set[str]()
+    chosen = []
+    for name in names:
+        fresh, number = name, 0
+        while fresh in taken or (number and fresh in given):
+            number += 1
+            fresh = f"{name}_{number}"
+        taken.add(fresh)
+        chosen.append(fresh)
+    return chosen
+
+
+def without_intervals(table: pa.Table) -> pa.Table:
+    """Turn intervals, which neither Polars nor Parquet has a type for, into durations."""
     for place, field in enumerate(table.schema):
         if field.type == pa.month_day_nano_interval():
             table = table.set_column(place, field.name, _durations(table.column(place)))
-    return cast("pl.DataFrame", pl.from_arrow(table))
+    return table
 
 
 def _durations(intervals: pa.ChunkedArray[Any]) -> pa.Array[Any]:
-    """Turn months, days and nanoseconds, which Polars has no type for, into microseconds."""
+    """Turn months, days and nanoseconds into microseconds."""
     whole = [
         None
         if each is None
@@ -60,50 +80,34 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
+def to_arrow(columns: Mapping[str, Sequence[object]]) -> pa.Table:
+    """Return columns of Python values as an Arrow table; a column has one type."""
+    series = {name: pl.Series(list(values), strict=False) for name, values in columns.items()}
+    return pl.DataFrame(series).to_arrow()
+
+
 def to_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Return one dictionary for each row; a map becomes a dictionary."""
-    return table.to_pylist(maps_as_pydicts="strict")
+    columns = [to_values(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def scan(query: Query, name: str) -> pl.LazyFrame:
-    """Return a view as a lazy Polars frame.
+def to_values(column: pa.ChunkedArray[Any]) -> list[Any]:
+    """Return a column's values as Python has them; a map becomes a dictionary.
 
-    `metrics` reads the snapshot's Parquet files when the frame is collected, and only the
-    columns and rows that the plan asks for; all other views are read now.
-
-    Args:
-        query: the snapshot.
-        name: a public view.
-
-    Raises:
-        InvalidInputError: there is no such view.
+    Arrow's own way of times imports pandas wherever it is installed, and ends where the years
+    of Python do: a time behind that is given as text.
     """
-    if name not in VIEWS:
-        raise InvalidInputError(f"there is no view {name!r}; there are {', '.join(VIEWS)}.")
-    if name != "metrics" or not query.point_files():
-        return to_polars(query.sql(f"FROM {name}")).lazy()
-    parts = [_scan_alike(list(files)) for _, files in groupby(query.point_files(), key=_alike)]
-    rows = pl.concat(parts)
-    purged = query.tables.purged
-    return rows.filter(~pl.col("run_id").is_in(purged)) if purged else rows
+    kind = column.type
+    if not pa.types.is_timestamp(kind) or kind.unit != "us":
+        return column.to_pylist(maps_as_pydicts="strict")
+    epoch = datetime(1970, 1, 1, tzinfo=None if kind.tz is None else UTC)
+    counts = (count for chunk in column.chunks for count in chunk.view(pa.int64()).to_pylist())
+    return [None if count is None else _moment(epoch, count) for count in counts]
 
 
-def _scan_alike(files: list[PointFile]) -> pl.LazyFrame:
-    """Read the metric rows of files that `_alike` holds for one."""
-    rows = pl.scan_parquet([file.path for file in files], glob=False, hive_partitioning=False)
-    # A slice stops filters from reaching the file, so only a file that needs one has one.
-    rows = rows.slice(files[0].skip_rows) if files[0].skip_rows else rows
-    return rows.filter(pl.col("kind") == schema.METRIC).select(
-        "run_id",
-        pl.lit(files[0].experiment_id).alias("experiment_id"),
-        "key",
-        "step",
-        "timestamp",
-        pl.col("num").alias("value"),
-        pl.lit(files[0].writer).alias("writer"),
-    )
-
-
-def _alike(file: PointFile) -> tuple[str, str, int]:
-    """Return what files share that one scan can read; one with rows to skip stands alone."""
-    return file.writer, file.experiment_id, file.first if file.skip_rows else -1
+def _moment(epoch: datetime, count_us: int) -> datetime | str:
+    try:
+        return epoch + timedelta(microseconds=count_us)
+    except OverflowError:
+        return f"{count_us} us since 1970"

@@ -1,22 +1,12 @@
-"""How appended facts fold into current state: the SQL of the tables behind the views.
+"""The SQL of the tables behind the views, over what `runlake.query.folded` folds.
 
-Tables named `source_*` are the Arrow tables of one `SnapshotTables`; nothing in them is folded
-yet. `once_*` and `again_*` are their rows whose key occurs once, and more than once: see
-`runlake.query.split`. The rules, the same for every view:
+Tables named `source_*` are Arrow tables of one snapshot: `source_writers` and
+`source_lake_events` as it has them, the others as `Folded` gives them. The rules of the views:
 
-- An order of facts is always (clock, writer, seq). Of params and run attributes the earliest
-  stands; of tags, the chosen run name, deletion and status the latest. A null tag is gone.
-- A run belongs to the experiment of its earliest fact. Its `status` is RUNNING (or SCHEDULED)
-  while a writer whose own latest word is that has put an object within `stale_s`; else it is
-  the latest word of all writers. `is_stale`: the status is RUNNING or SCHEDULED, and no open
-  writer of the run is that fresh. A run without any word on its status counts as RUNNING.
 - `duration` is in seconds, null until the run ends. `lifecycle_stage` is `deleted` where the
   run or its experiment is; restoring the experiment shows only the runs that were not deleted
   one by one.
-- Of a metric's states the largest `n` of each writer holds; `last` is the greatest (step,
-  time, value), NaN the least in a tie; `first` the least, NaN the greatest; `min` and `max`
-  leave NaN out, stand at their earliest step, and are null, like `mean`, where every value is
-  NaN. `count` counts NaN too.
+- An experiment is known by its claim, by a change of it, or by a writer or run in it.
 """
 
 from __future__ import annotations
@@ -64,10 +54,7 @@ WITH created AS (
     WHERE experiment_id <> '{schema.RESERVED_PARTITION}'
     GROUP BY experiment_id
 ), worked AS (
-    SELECT experiment_id, min(clock) AS clock
-    FROM source_facts
-    WHERE experiment_id <> '{schema.RESERVED_PARTITION}' AND run_id <> ''
-    GROUP BY experiment_id
+    SELECT * FROM source_births
 ), tag_facts AS (
     SELECT run_id AS experiment_id, key, struct_pack(clock, writer, seq, str) AS fact
     FROM source_lake_events
@@ -117,258 +104,76 @@ ORDER BY experiment_id
 
 _RUN_FACTS = f"""
 CREATE TABLE inside.run_facts AS
-WITH facts AS (
-    SELECT *
-    FROM source_facts
-    WHERE run_id <> '' AND experiment_id <> '{schema.RESERVED_PARTITION}'
-), fresh AS (
-    SELECT
-        writer,
-        bool_or(object_time_us >= $fresh_us) AS is_fresh,
-        is_fresh AND writer NOT IN (
-            SELECT writer FROM source_facts WHERE kind = '{schema.CLOSE}'
-        ) AS is_open
-    FROM source_writers
-    GROUP BY writer
-), parts AS (
-    SELECT run_id, writer, min(experiment_id) AS experiment_id, min(clock) AS clock
-    FROM facts
-    GROUP BY run_id, writer
-), homes AS (
-    SELECT
-        run_id,
-        min(struct_pack(clock, writer, experiment_id)).experiment_id AS experiment_id,
-        min(clock) AS clock,
-        bool_or(coalesce(is_fresh, false)) AS is_fresh
-    FROM parts
-    LEFT JOIN fresh USING (writer)
-    GROUP BY run_id
-), words AS (
-    SELECT run_id, writer, max(struct_pack(clock, seq, status := str, time := num)) AS word
-    FROM facts
-    WHERE kind = '{schema.STATUS}'
-    GROUP BY run_id, writer
-), statuses AS (
-    SELECT
-        run_id,
-        bool_or(is_open AND word.status = '{schema.RUNNING}') AS is_running,
-        bool_or(is_open AND word.status = '{schema.SCHEDULED}') AS is_scheduled,
-        bool_or(is_fresh AND word.status IN ('{schema.RUNNING}', '{schema.SCHEDULED}')) AS is_heard,
-        max(struct_pack(
-            clock := word.clock, writer, seq := word.seq, status := word.status, time := word.time
-        )) AS latest
-    FROM words
-    LEFT JOIN fresh USING (writer)
-    GROUP BY run_id
-), attributes AS (
-    SELECT
-        run_id,
-        (max(struct_pack(clock, writer, seq, str))
-            FILTER (key = '{schema.RUN_NAME}')).str AS name,
-        (min(struct_pack(clock, writer, seq, str))
-            FILTER (key = '{schema.RUN_AUTO_NAME}')).str AS auto_name,
-        (min(struct_pack(clock, writer, seq, num))
-            FILTER (key = '{schema.RUN_START}')).num AS start,
-        (min(struct_pack(clock, writer, seq, str))
-            FILTER (key = '{schema.RUN_USER}')).str AS user_id,
-        (min(struct_pack(clock, writer, seq, str))
-            FILTER (key = '{schema.RUN_SOURCE}')).str AS source_name,
-        (min(struct_pack(clock, writer, seq, str))
-            FILTER (key = '{schema.RUN_PARENT}')).str AS parent_run_id
-    FROM facts
-    WHERE kind = '{schema.RUN}'
-    GROUP BY run_id
-), flags AS (
-    SELECT run_id, max(struct_pack(clock, writer, seq, kind)).kind = '{schema.DELETE}' AS is_deleted
-    FROM facts
-    WHERE kind IN ('{schema.DELETE}', '{schema.RESTORE}')
-    GROUP BY run_id
-), sources AS (
-    SELECT run_id, max(struct_pack(clock, writer, seq, str)).str AS source_name
-    FROM facts
-    WHERE kind = '{schema.TAG}' AND key = 'mlflow.source.name'
-    GROUP BY run_id
-), folded AS (
-    SELECT
-        run_id,
-        homes.experiment_id AS experiment_id,
-        experiments.name AS experiment_name,
-        coalesce(attributes.name, auto_name) AS run_name,
-        CASE
-            WHEN is_running THEN '{schema.RUNNING}'
-            WHEN is_scheduled THEN '{schema.SCHEDULED}'
-            ELSE coalesce(latest.status, '{schema.RUNNING}')
-        END AS status,
-        CASE
-            WHEN latest IS NULL THEN NOT homes.is_fresh
-            ELSE NOT coalesce(is_heard, false)
-        END AS is_quiet,
-        coalesce(CAST(start AS BIGINT), homes.clock) AS start_us,
-        coalesce(CAST(latest.time AS BIGINT), latest.clock) AS end_us,
-        user_id,
-        coalesce(attributes.source_name, sources.source_name) AS source_name,
-        parent_run_id,
-        CASE
-            WHEN is_deleted OR experiments.lifecycle_stage = '{schema.DELETED}'
-                THEN '{schema.DELETED}'
-            ELSE '{schema.ACTIVE}'
-        END AS lifecycle_stage
-    FROM homes
-    LEFT JOIN experiments USING (experiment_id)
-    LEFT JOIN attributes USING (run_id)
-    LEFT JOIN statuses USING (run_id)
-    LEFT JOIN flags USING (run_id)
-    LEFT JOIN sources USING (run_id)
-)
 SELECT
-    run_id, experiment_id, experiment_name, run_name, status,
-    is_quiet AND status IN ('{schema.RUNNING}', '{schema.SCHEDULED}') AS is_stale,
+    run_id, experiment_id, experiments.name AS experiment_name, run_name, status,
+    is_quiet AND is_open AS is_stale,
     make_timestamptz(start_us) AS start_time,
-    make_timestamptz(ended_us) AS end_time,
-    (ended_us - start_us) / 1e6 AS duration,
-    user_id, source_name, parent_run_id, lifecycle_stage,
+    CASE WHEN NOT is_open THEN make_timestamptz(end_us) END AS end_time,
+    CASE WHEN NOT is_open THEN (end_us - start_us) / 1e6 END AS duration,
+    user_id, source_name, parent_run_id,
+    CASE
+        WHEN is_deleted OR experiments.lifecycle_stage = '{schema.DELETED}'
+            THEN '{schema.DELETED}'
+        ELSE '{schema.ACTIVE}'
+    END AS lifecycle_stage,
     $root || '/artifacts/' || experiment_id || '/' || run_id AS artifact_uri
 FROM (
-    SELECT
-        *,
-        CASE WHEN status NOT IN ('{schema.RUNNING}', '{schema.SCHEDULED}') THEN end_us END
-            AS ended_us
-    FROM folded
-)
-ORDER BY start_us DESC, run_id
+    SELECT *, status IN ('{schema.RUNNING}', '{schema.SCHEDULED}') AS is_open
+    FROM source_runs
+) AS runs
+LEFT JOIN experiments USING (experiment_id)
+ORDER BY place
 """
 
-_PARAMS = f"""
+_PARAMS = """
 CREATE TABLE inside.param_rows AS
-SELECT runs.rowid AS place, run_id, runs.experiment_id, key, str AS value, num AS number
-FROM (
-    SELECT run_id, key, str, num
-    FROM once_facts
-    WHERE kind = '{schema.PARAM}'
-    UNION ALL
-    SELECT run_id, key, fact.str, fact.num
-    FROM (
-        SELECT run_id, key, min(struct_pack(clock, writer, seq, str, num)) AS fact
-        FROM again_facts
-        WHERE kind = '{schema.PARAM}'
-        GROUP BY run_id, key
-    )
-)
-JOIN inside.run_facts AS runs USING (run_id)
+SELECT place, run_id, experiment_id, key, value, number
+FROM source_params
+JOIN inside.run_facts AS runs ON runs.rowid = place
 """
 
-_TAGS = f"""
+_TAGS = """
 CREATE TABLE inside.tag_rows AS
-SELECT runs.rowid AS place, run_id, runs.experiment_id, key, str AS value
+SELECT place, run_id, experiment_id, key, value
+FROM source_tags
+JOIN inside.run_facts AS runs ON runs.rowid = place
+"""
+
+_INPUTS = """
+CREATE TABLE inside.input_rows AS
+SELECT
+    place, run_id, experiment_id,
+    about ->> '$.name' AS name,
+    about ->> '$.digest' AS digest,
+    about ->> '$.source_type' AS source_type,
+    about ->> '$.source' AS source,
+    about ->> '$.context' AS context
 FROM (
-    SELECT run_id, key, str
-    FROM once_facts
-    WHERE kind = '{schema.TAG}'
-    UNION ALL
-    SELECT run_id, key, fact.str
-    FROM (
-        SELECT run_id, key, max(struct_pack(clock, writer, seq, str)) AS fact
-        FROM again_facts
-        WHERE kind = '{schema.TAG}'
-        GROUP BY run_id, key
-    )
+    SELECT place, CASE WHEN json_valid(value) THEN CAST(value AS JSON) END AS about
+    FROM source_inputs
 )
-JOIN inside.run_facts AS runs USING (run_id)
-WHERE str IS NOT NULL
+JOIN inside.run_facts AS runs ON runs.rowid = place
+WHERE about IS NOT NULL
 """
 
 # A metric whose run has no fact (yet) is shown under its writer's experiment.
 _METRIC_SUMMARY = """
 CREATE TABLE inside.metric_rows AS
-WITH states AS (
-    SELECT
-        run_id, key, writer,
-        min(experiment_id) AS experiment_id,
-        max(struct_pack(n, sum, nan_count)) AS total,
-        max(struct_pack(
-            step := last_step, time := last_time, is_number := NOT isnan(last), value := last
-        )) AS last,
-        min(struct_pack(step := first_step, time := first_time, value := first)) AS first,
-        min(struct_pack(value := min, step := min_step, time := min_time))
-            FILTER (min IS NOT NULL AND NOT isnan(min)) AS min,
-        min(struct_pack(value := -max, step := max_step, time := max_time))
-            FILTER (max IS NOT NULL AND NOT isnan(max)) AS max
-    FROM again_summaries
-    GROUP BY run_id, key, writer
-), merged AS (
-    SELECT
-        run_id, key,
-        min(experiment_id) AS experiment_id,
-        max(last) AS last,
-        min(first) AS first,
-        min(min) AS min,
-        min(max) AS max,
-        CAST(sum(total.n) AS BIGINT) AS n,
-        sum(total.sum) AS sum,
-        CAST(sum(total.nan_count) AS BIGINT) AS nan_count
-    FROM states
-    GROUP BY run_id, key
-), folded AS (
-    SELECT
-        experiment_id, run_id, key, n, sum, nan_count,
-        last, last_step, last_time, first, first_step,
-        CASE WHEN NOT isnan(min) THEN min END AS min,
-        CASE WHEN NOT isnan(min) THEN min_step END AS min_step,
-        CASE WHEN NOT isnan(max) THEN max END AS max,
-        CASE WHEN NOT isnan(max) THEN max_step END AS max_step
-    FROM once_summaries
-    UNION ALL
-    SELECT
-        experiment_id, run_id, key, n, sum, nan_count,
-        last.value, last.step, last.time, first.value, first.step,
-        min.value, min.step, -max.value, max.step
-    FROM merged
-)
 SELECT
     runs.rowid AS place,
-    run_id,
-    coalesce(runs.experiment_id, folded.experiment_id) AS experiment_id,
-    key,
-    last,
-    last_step,
-    make_timestamptz(last_time) AS last_time,
-    first,
-    first_step,
-    min,
-    min_step,
-    max,
-    max_step,
-    CASE WHEN n > nan_count THEN sum / (n - nan_count) END AS mean,
-    n AS count,
-    nan_count
-FROM folded
-LEFT JOIN inside.run_facts AS runs USING (run_id)
+    metrics.run_id AS run_id,
+    coalesce(runs.experiment_id, metrics.experiment_id) AS experiment_id,
+    key, last, last_step, make_timestamptz(last_time) AS last_time, first, first_step,
+    min, min_step, max, max_step, mean, count, nan_count
+FROM source_metrics AS metrics
+LEFT JOIN inside.run_facts AS runs ON runs.rowid = metrics.place
 """
 
-_RUNS = f"""
+_RUNS = """
 CREATE TABLE runs AS
-WITH param_maps AS (
-    SELECT place, map(list(key), list(value)) AS params
-    FROM (SELECT place, key, value FROM inside.param_rows ORDER BY place, key)
-    GROUP BY place
-), metric_maps AS (
-    SELECT place, map(list(key), list(last)) AS metrics
-    FROM (SELECT place, key, last FROM inside.metric_rows ORDER BY place, key)
-    GROUP BY place
-), tag_maps AS (
-    SELECT place, map(list(key), list(value)) AS tags
-    FROM (SELECT place, key, value FROM inside.tag_rows ORDER BY place, key)
-    GROUP BY place
-)
-SELECT
-    r.*,
-    coalesce(params, CAST(MAP {{}} AS {_TEXTS})) AS params,
-    coalesce(metrics, CAST(MAP {{}} AS MAP(VARCHAR, DOUBLE))) AS metrics,
-    coalesce(tags, CAST(MAP {{}} AS {_TEXTS})) AS tags
+SELECT r.*, params, metrics, tags
 FROM inside.run_facts AS r
-LEFT JOIN param_maps ON param_maps.place = r.rowid
-LEFT JOIN metric_maps ON metric_maps.place = r.rowid
-LEFT JOIN tag_maps ON tag_maps.place = r.rowid
+POSITIONAL JOIN source_maps
 """
 
 # The same without maps, which cost more than all else together: for questions of our own that
@@ -378,7 +183,8 @@ _LEAN_RUNS = "CREATE VIEW inside.runs AS FROM inside.run_facts"
 _POINT_FILES = """
 CREATE TABLE inside.point_files (
     file_index UBIGINT, writer VARCHAR, experiment_id VARCHAR, first BIGINT, skip_rows BIGINT
-)
+);
+INSERT INTO inside.point_files FROM source_point_files
 """
 
 # A listing may have shown one row in two segments.
@@ -397,6 +203,7 @@ FOLDS: Final = {
     "params": _PARAMS + _PUBLIC.format(view="params", rows="param_rows"),
     "tags": _TAGS + _PUBLIC.format(view="tags", rows="tag_rows"),
     "metric_summary": _METRIC_SUMMARY + _PUBLIC.format(view="metric_summary", rows="metric_rows"),
+    "inputs": _INPUTS + _PUBLIC.format(view="inputs", rows="input_rows"),
     "runs": _RUNS,
     "lean_runs": _LEAN_RUNS,
     "point_files": _POINT_FILES,

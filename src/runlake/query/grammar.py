@@ -9,11 +9,12 @@
     operator   = "=" | "==" | "!=" | "<>" | ">" | ">=" | "<" | "<=" | [NOT] LIKE | [NOT] ILIKE
     field      = [entity "."] key ["." statistic]
 
-Entities are `metrics`, `params`, `tags` and `attributes`, with MLflow's other spellings; without
-one, a field is an attribute. Words ignore case. A key with other characters than letters,
-digits and `_ . / : @ -` stands in backticks or double quotes. After a metric's key may stand
-`.last`, `.first`, `.min`, `.max`, `.mean` or `.count`, unquoted; a metric whose own name ends
-so is quoted. Text stands in single or double quotes, a doubled quote meaning one.
+Entities are `metrics`, `params`, `tags`, `dataset` and `attributes`, with MLflow's other
+spellings; without one, a field is an attribute. Words ignore case. A key with other characters
+than letters, digits and `_ . / : @ -` stands in backticks or quotes. After a metric's key may
+stand `.last`, `.first`, `.min`, `.max`, `.mean` or `.count`, unquoted; a metric whose own name
+ends so is quoted. Text stands in single or double quotes, a doubled quote meaning one; a
+backslash is a character like any other.
 Beyond MLflow are OR, NOT, parentheses, statistics, and any operator on any kind.
 """
 
@@ -21,11 +22,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final, Literal
 
 from runlake.errors import FilterSyntaxError
 
-Entity = Literal["metric", "param", "tag", "attribute"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Entity = Literal["metric", "param", "tag", "dataset", "attribute"]
 
 ENTITIES: Final[dict[str, Entity]] = {
     "metric": "metric",
@@ -36,11 +41,14 @@ ENTITIES: Final[dict[str, Entity]] = {
     "parameters": "param",
     "tag": "tag",
     "tags": "tag",
+    "dataset": "dataset",
+    "datasets": "dataset",
     "attr": "attribute",
     "attribute": "attribute",
     "attributes": "attribute",
     "run": "attribute",
 }
+_ENTITY_NAMES: Final = ("metrics", "params", "tags", "dataset", "attributes")
 STATISTICS: Final = ("last", "first", "min", "max", "mean", "count")
 COMPARISONS: Final = ("=", "!=", ">", ">=", "<", "<=", "LIKE", "ILIKE", "NOT LIKE", "NOT ILIKE")
 
@@ -59,23 +67,39 @@ _TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 _VALUE: Final = "a number or a text in quotes"
+_FIELD: Final = "a field, like metrics.acc, params.lr, tags.team or status"
+_OPERATOR: Final = "an operator (= != > >= < <= LIKE ILIKE IN, NOT IN, IS NULL)"
+# What people write that other languages have, and what to write here.
+_FOREIGN: Final = {
+    "&": "Write AND.",
+    "|": "Write OR.",
+    "!": "Write NOT, or != between a field and a value.",
+    "BETWEEN": "Write a >= 1 AND a <= 2.",
+    "CONTAINS": "Write LIKE '%part%'.",
+    ";": "A filter is one condition; AND and OR join several.",
+}
+_RESERVED: Final = ("AND", "OR", "NOT", "IN", "IS", "LIKE", "ILIKE", "NULL")
+# Deeper filters nobody writes, and Python would run out of stack.
+_DEPTH: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What is compared: a metric's statistic, a param, a tag or an attribute.
+    """What is compared: a metric's statistic, a param, a tag, a data set or an attribute.
 
     Attributes:
-        entity: which of the four.
+        entity: which of the five.
         key: the name of it.
         statistic: of a metric, one of `STATISTICS`; else `last`.
         at: where it stands in the text, for messages.
+        whole: key and statistic as one name, if they were written as one; else None.
     """
 
     entity: Entity
     key: str
     statistic: str = "last"
     at: int = 0
+    whole: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +220,19 @@ def parse_order(text: str) -> Order:
     return Order(field, is_descending)
 
 
+def parse_field(text: str) -> Field:
+    """Read one field alone, like `params.lr`.
+
+    Raises:
+        FilterSyntaxError: with line, column, and what was expected there.
+    """
+    parser = _Parser(text)
+    field = parser.field()
+    if parser.token.kind != "end":
+        raise parser.error("the end of the field")
+    return field
+
+
 class _Parser:
     """Recursive descent; one token is looked at, none is ever given back."""
 
@@ -203,6 +240,7 @@ class _Parser:
         self.text = text
         self._tokens = _tokens(text)
         self._next = 0
+        self._depth = 0
 
     @property
     def token(self) -> _Token:
@@ -213,10 +251,11 @@ class _Parser:
         self._next += 1
         return token
 
-    def error(self, expected: str) -> FilterSyntaxError:
+    def error(self, expected: str, *, hint: str | None = None) -> FilterSyntaxError:
         token = self.token
         found = "the end" if token.kind == "end" else repr(token.text)
-        return FilterSyntaxError.at(self.text, token.at, expected=expected, found=found)
+        hint = _FOREIGN.get(token.text.upper(), "") if hint is None else hint
+        return FilterSyntaxError.at(self.text, token.at, expected=expected, found=found, hint=hint)
 
     def either(self) -> Node:
         parts = [self.both()]
@@ -233,6 +272,14 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Both(tuple(parts))
 
     def one(self) -> Node:
+        self._depth += 1
+        if self._depth > _DEPTH:
+            raise self.error(f"at most {_DEPTH} levels of NOT and parentheses")
+        found = self.nested()
+        self._depth -= 1
+        return found
+
+    def nested(self) -> Node:
         if self.token.is_word("NOT"):
             self.step()
             return Not(self.one())
@@ -267,11 +314,7 @@ class _Parser:
         if self.token.is_word("LIKE", "ILIKE"):
             operator = ("NOT " if is_negated else "") + self.step().text.upper()
             return Comparison(field, operator, self.value())
-        raise self.error(
-            "LIKE, ILIKE or IN"
-            if is_negated
-            else "an operator (= != > >= < <= LIKE ILIKE IN, NOT IN, IS NULL)"
-        )
+        raise self.error("LIKE, ILIKE or IN" if is_negated else _OPERATOR)
 
     def negation(self) -> bool:
         if not self.token.is_word("NOT"):
@@ -300,33 +343,61 @@ class _Parser:
 
     def field(self) -> Field:
         """Read `entity.key`, `entity.key.statistic` or an attribute's name."""
-        at = self.token.at
-        parts = [self.name("a field, like metrics.acc, params.lr, tags.team or status")]
+        start = self._next
+        if self.token.is_word(*_RESERVED):
+            raise self.error(_FIELD)
+        parts = [self.name(_FIELD)]
         while self.token.kind == "mark" and self.token.text == ".":
             self.step()
-            parts.append(self.name("the rest of the name"))
+            parts.append(self.name("the rest of the name", is_key=True))
         # Of an unquoted word, the first dot ends the entity; later ones belong to the key.
         head, is_quoted = parts[0]
         if not is_quoted and "." in head:
             first, _, rest = head.partition(".")
             parts[:1] = [(first, False), (rest, False)]
+        at = self._tokens[start].at
         if len(parts) == 1:
             return Field("attribute", parts[0][0], at=at)
+        written = ".".join(text for text, _ in parts[1:])
         entity = ENTITIES.get(parts[0][0].lower())
         if entity is None:
-            self._next = next(i for i, token in enumerate(self._tokens) if token.at == at)
-            raise self.error("metrics, params, tags or attributes before the first dot")
-        statistic = _take_statistic(parts) if entity == "metric" else "last"
-        return Field(entity, ".".join(text for text, _ in parts[1:]), statistic, at)
+            self._next = start
+            raise self.error(
+                "metrics, params, tags, dataset or attributes before the first dot",
+                hint=near_miss(parts[0][0].lower(), _ENTITY_NAMES, after=f".{written}"),
+            )
+        if entity != "metric":
+            return Field(entity, written, at=at)
+        statistic = _take_statistic(parts)
+        key = ".".join(text for text, _ in parts[1:])
+        is_plain = not any(is_quoted for _, is_quoted in parts[1:])
+        return Field(entity, key, statistic, at, written if is_plain and key != written else None)
 
-    def name(self, expected: str) -> tuple[str, bool]:
+    def name(self, expected: str, *, is_key: bool = False) -> tuple[str, bool]:
         """Read one part of a name: its text, and whether it stood in quotes."""
         token = self.token
         if token.kind in {"word", "number"}:
             return self.step().text, False
-        if token.kind in {"double", "backtick"}:
+        if token.kind in {"double", "backtick"} or (is_key and token.kind == "single"):
             return _unquoted(self.step()), True
         raise self.error(expected)
+
+
+def near_miss(name: str, known: Iterable[str], *, before: str = "", after: str = "") -> str:
+    """Return a sentence that offers the nearest of the known names, if one is near.
+
+    Args:
+        name: what stands there.
+        known: what may stand there.
+        before: what stands before each of them.
+        after: what follows each of them.
+
+    Returns:
+        The sentence, or an empty text.
+    """
+    near = get_close_matches(name, list(known), n=2)
+    offered = " or ".join(f"{before}{each}{after}" for each in near)
+    return f"Did you mean {offered}?" if near else ""
 
 
 def _take_statistic(parts: list[tuple[str, bool]]) -> str:
@@ -355,9 +426,13 @@ def _tokens(text: str) -> list[_Token]:
         match = _TOKEN.match(text, at)
         if match is None:
             quote = text[at] in "'\"`"
-            expected = f"a closing {text[at]}" if quote else "a field, an operator or a value"
-            found = "the end" if quote else repr(text[at])
-            raise FilterSyntaxError.at(text, at, expected=expected, found=found)
+            raise FilterSyntaxError.at(
+                text,
+                at,
+                expected=f"a closing {text[at]}" if quote else "a field, an operator or a value",
+                found="the end" if quote else repr(text[at]),
+                hint=_FOREIGN.get(text[at], ""),
+            )
         if match.lastgroup not in {None, "space"}:
             tokens.append(_Token(str(match.lastgroup), match.group(), at))
         at = match.end()

@@ -1,171 +1,212 @@
-"""Find runs: a filter, an order, a page, and one wide row for each run.
+"""Find runs and experiments: a filter, an order, a page.
 
-The columns are MLflow's: `run_id`, `experiment_id`, `status`, `artifact_uri`, `start_time`,
-`end_time`, then `run_name`, and one column for each key that a run of the page has:
-`metrics.<key>` (the last value), `params.<key>`, `tags.<key>`. What a run does not have is
+A frame of runs has MLflow's columns: `run_id`, `experiment_id`, `status`, `artifact_uri`,
+`start_time`, `end_time`, then `run_name`, and one column for each key that a run of the page
+has: `metrics.<key>` (the last value), `params.<key>`, `tags.<key>`. What a run does not have is
 null; a NaN that was logged is NaN.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
-from runlake.query.compile import compile_search
-from runlake.query.data import RUN_COLUMNS, read_data, read_runs
-from runlake.query.entities import read_experiments
-from runlake.query.export import to_polars
+from runlake.query.compile import EXPERIMENTS, compile_search
+from runlake.query.cursor import behind, cursor_columns, make_token, read_token
+from runlake.query.data import read_data, read_runs
+from runlake.query.entities import Page, get_runs, read_experiments
+from runlake.query.export import to_pandas, to_polars
+from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import numpy as np
+    import pandas as pd
     import polars as pl
     import pyarrow as pa
     import pyarrow.compute as pc
+    from numpy.typing import NDArray
 
+    from runlake.query.compile import Compiled
     from runlake.query.engine import Query
-    from runlake.query.entities import Experiment
+    from runlake.query.entities import Experiment, RunRecord
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
     pc = lazy("pyarrow.compute")
 
-# A lake with at most so many facts and summaries is set out as one wide table, once; of a larger
-# one, only the runs of a page are.
-_WIDE_ROWS: Final = 200_000
 _STAGES: Final = {
     "ACTIVE_ONLY": f"lifecycle_stage = '{schema.ACTIVE}'",
     "DELETED_ONLY": f"lifecycle_stage = '{schema.DELETED}'",
     "ALL": "true",
 }
+_FORMATS: Final = ("polars", "pandas", "list")
+# The numbers of MLflow's `ViewType`.
+_VIEW_NUMBERS: Final = {1: "ACTIVE_ONLY", 2: "DELETED_ONLY", 3: "ALL"}
+# So many cells of a frame are laid out at once.
+_BLOCK_CELLS: Final = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSearch:
+    """What is asked for.
+
+    Attributes:
+        filter_string: see `runlake.query.grammar`; None or empty matches every run.
+        experiment_ids: only runs of these experiments; None means of all.
+        order_by: keys like `metrics.acc DESC`; None means the newest start first.
+        run_view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`, or MLflow's number of it.
+        limit: greatest number of runs; None means no limit.
+        page_token: the token of the page before; None begins with the first run.
+    """
+
+    filter_string: str | None = ""
+    experiment_ids: Collection[str] | None = None
+    order_by: Sequence[str] | None = None
+    run_view_type: str | int = "ACTIVE_ONLY"
+    limit: int | None = None
+    page_token: str | None = None
+
+
+class Found(NamedTuple):
+    """One page of a search.
+
+    Attributes:
+        names: of runs their places in `inside.run_facts`, of experiments their ids.
+        token: leads to what comes behind them; None where that is nothing, or was not asked.
+    """
+
+    names: pa.ChunkedArray[Any]
+    token: str | None
+
+
+class _Cut(NamedTuple):
+    """What of all that matches is shown, and the question that a token must belong to."""
+
+    limit: int | None
+    page_token: str | None
+    question: list[Any]
+    with_token: bool = True
 
 
 def search_runs(
-    query: Query,
-    filter_string: str = "",
-    *,
-    experiment_ids: Iterable[str] | None = None,
-    run_view_type: str = "ACTIVE_ONLY",
-    limit: int | None = None,
-    offset: int = 0,
-    order_by: Sequence[str] | None = None,
-) -> pl.DataFrame:
-    """Return the runs that match, one wide row each.
+    query: Query, wanted: RunSearch, *, output_format: str = "polars"
+) -> pl.DataFrame | pd.DataFrame | Page[RunRecord]:
+    """Return the runs that match.
 
     Args:
         query: the snapshot.
-        filter_string: see `runlake.query.grammar`; empty matches every run.
-        experiment_ids: only runs of these experiments; None means of all.
-        run_view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`.
-        limit: greatest number of runs; None means no limit.
-        offset: runs to leave out at the beginning.
-        order_by: keys like `metrics.acc DESC`; by default the newest start first.
+        wanted: what is asked for.
+        output_format: `polars` or `pandas` for a frame, one wide row for each run; `list` for
+            objects.
 
     Returns:
-        The columns of this module's description.
+        The frame of this module's description, or one page with the token of the next.
+
+    Raises:
+        FilterSyntaxError: the filter or a key of the order cannot be read.
+        InvalidInputError: another argument is wrong.
+        MissingDependencyError: pandas is asked for, and not installed.
+    """
+    if output_format not in _FORMATS:
+        raise InvalidInputError(
+            f"output_format is {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}, not {output_format!r}."
+        )
+    as_list = output_format == "list"
+    found = find_runs(query, wanted, with_token=as_list)
+    if as_list:
+        return Page(get_runs(query, found.names), token=found.token)
+    page = read_runs(query).take(found.names)
+    frame = widen(page, found.names, data=read_data(query, found.names))
+    return to_pandas(frame) if output_format == "pandas" else to_polars(frame)
+
+
+def search_experiments(
+    query: Query,
+    filter_string: str | None = "",
+    *,
+    order_by: Sequence[str] | None = None,
+    max_results: int | None = None,
+    page_token: str | None = None,
+    view_type: str | int = "ACTIVE_ONLY",
+) -> Page[Experiment]:
+    """Return the experiments that match, and the token of the next page.
+
+    Args:
+        query: the snapshot.
+        filter_string: over `name`, `experiment_id`, `creation_time`, `last_update_time` and
+            `tags.<key>`; None or empty matches all.
+        order_by: keys like `name DESC`; None means the newest first.
+        max_results: greatest number of experiments; None means no limit.
+        page_token: the token of the page before; None begins with the first experiment.
+        view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`, or MLflow's number of it.
+
+    Returns:
+        One page.
 
     Raises:
         FilterSyntaxError: the filter or a key of the order cannot be read.
         InvalidInputError: another argument is wrong.
     """
-    places = _find(
+    stage = _stage("view_type", view_type)
+    keys = _listed("order_by", order_by)
+    question = ["experiments", filter_string or "", keys, stage]
+    found = _find(
         query,
-        filter_string,
-        experiment_ids=experiment_ids,
-        run_view_type=run_view_type,
-        limit=limit,
-        offset=offset,
-        order_by=order_by,
+        "r.experiment_id",
+        "FROM experiments AS r",
+        compile_search(filter_string, keys, subject=EXPERIMENTS),
+        where=[_STAGES[stage]],
+        cut=_Cut(_limit("max_results", max_results), page_token, question),
     )
-    whole = query.once("wide_runs", lambda: _wide_runs(query))
-    if whole is not None:
-        return to_polars(_without_empty(whole.take(places)))
-    page = read_runs(query).take(places)
-    return to_polars(widen(page, places, data=read_data(query, places)))
+    clause = "WHERE experiment_id IN (SELECT unnest(CAST($1 AS VARCHAR[])))"
+    ids: list[Any] = found.names.to_pylist()
+    known = {each.experiment_id: each for each in read_experiments(query, clause, params=[ids])}
+    return Page((known[each] for each in ids), token=found.token)
 
 
-def _find(
-    query: Query,
-    filter_string: str,
-    *,
-    experiment_ids: Iterable[str] | None,
-    run_view_type: str,
-    limit: int | None,
-    offset: int,
-    order_by: Sequence[str] | None,
-) -> pa.ChunkedArray[Any]:
-    """Return the places, in `inside.run_facts`, of the runs that `search_runs` shows."""
-    if run_view_type not in _STAGES:
-        raise InvalidInputError(
-            f"run_view_type is {run_view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
-        )
-    for name, number in (("limit", limit), ("offset", offset)):
-        if number is not None and (isinstance(number, bool) or number < 0):
-            raise InvalidInputError(f"{name} is {number!r}; it may be 0 or more.")
-    if isinstance(order_by, str):
-        raise InvalidInputError(f"order_by is a text; write a list: [{order_by!r}].")
-    if isinstance(experiment_ids, str):
-        raise InvalidInputError(f"experiment_ids is a text; write a list: [{experiment_ids!r}].")
-    found = compile_search(filter_string, order_by or ())
-    params = dict(found.params)
-    where = [f"({found.where})", _STAGES[run_view_type]]
-    if experiment_ids is not None:
-        params["experiments"] = [str(experiment_id) for experiment_id in experiment_ids]
-        where.append("r.experiment_id IN (SELECT unnest(CAST($experiments AS VARCHAR[])))")
-    cut = "" if limit is None else f"LIMIT {int(limit)}"
-    joins = "".join(
-        f"\nPOSITIONAL JOIN {table} AS f{number}"
-        for number, table in enumerate(query.columns(found.columns))
-    )
-    statement = (
-        f"SELECT r.rowid\nFROM inside.run_facts AS r{joins}\nWHERE {' AND '.join(where)}\n"
-        f"ORDER BY {found.order_by}\n{cut} OFFSET {int(offset)}"
-    )
-    return query.read(statement, params or None, needs=("run_facts",))["rowid"]
-
-
-def _wide_runs(query: Query) -> pa.Table | None:
-    """Return all columns of all runs, by place; None where that would be too much to keep."""
-    if len(query.tables.facts) + len(query.tables.summaries) > _WIDE_ROWS:
-        return None
-    runs = read_runs(query)
-    places = pa.chunked_array([np.arange(runs.num_rows)])
-    return widen(runs, places, data=read_data(query, places))
-
-
-def _without_empty(page: pa.Table) -> pa.Table:
-    """Leave out the keys that no run of the page has."""
-    fixed = len(RUN_COLUMNS)
-    empty = [
-        name
-        for name, column in zip(page.column_names[fixed:], page.columns[fixed:], strict=True)
-        if column.null_count == page.num_rows
-    ]
-    return page.drop_columns(empty) if empty else page
-
-
-def search_experiments(query: Query, *, view_type: str = "ACTIVE_ONLY") -> list[Experiment]:
-    """Return experiments, the latest updated first.
+def find_runs(query: Query, wanted: RunSearch, *, with_token: bool = False) -> Found:
+    """Return where the runs that match stand, in their order.
 
     Args:
         query: the snapshot.
-        view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`.
+        wanted: what is asked for.
+        with_token: the token of the next page is wanted too.
 
     Returns:
-        The experiments.
+        The places of the runs.
 
     Raises:
-        InvalidInputError: there is no such view type.
+        FilterSyntaxError: the filter or a key of the order cannot be read.
+        InvalidInputError: another argument is wrong.
     """
-    if view_type not in _STAGES:
-        raise InvalidInputError(
-            f"view_type is {view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
-        )
-    clause = f"WHERE {_STAGES[view_type]} ORDER BY last_update_time DESC, experiment_id DESC"
-    return read_experiments(query, clause, params=[])
+    stage = _stage("run_view_type", wanted.run_view_type)
+    keys = _listed("order_by", wanted.order_by)
+    compiled = compile_search(wanted.filter_string, keys, has_metric=_metric_test(query))
+    where, ids = [_STAGES[stage]], None
+    if wanted.experiment_ids is not None:
+        ids = sorted({str(each) for each in _listed("experiment_ids", wanted.experiment_ids)})
+        compiled.params["experiments"] = ids
+        where.append("r.experiment_id IN (SELECT unnest(CAST($experiments AS VARCHAR[])))")
+    joins = "".join(
+        f"\nPOSITIONAL JOIN {table} AS f{number}"
+        for number, table in enumerate(query.columns(compiled.columns))
+    )
+    question = ["runs", wanted.filter_string or "", keys, stage, ids]
+    limit = _limit("limit", wanted.limit)
+    return _find(
+        query,
+        "r.rowid",
+        f"FROM inside.run_facts AS r{joins}",
+        compiled,
+        where=where,
+        cut=_Cut(limit, wanted.page_token, question, with_token=with_token),
+    )
 
 
 def widen(page: pa.Table, places: pa.ChunkedArray[Any], *, data: pa.Table) -> pa.Table:
@@ -181,17 +222,125 @@ def widen(page: pa.Table, places: pa.ChunkedArray[Any], *, data: pa.Table) -> pa
     """
     if not data.num_rows:
         return page
-    rows = pc.index_in(data["place"], value_set=places.combine_chunks()).to_numpy()
-    prefixes, keys = (data[name].combine_chunks().dictionary_encode() for name in ("prefix", "key"))
-    codes = prefixes.indices.to_numpy() * np.int64(len(keys.dictionary)) + keys.indices.to_numpy()
-    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
-    ends = np.r_[starts[1:], len(codes)]
-    numbers, texts = data["num"].combine_chunks(), data["str"].combine_chunks()
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        prefix, key = prefixes[start].as_py(), keys[start].as_py()
-        chosen = np.full(page.num_rows, -1, dtype=np.int64)
-        chosen[rows[start:end]] = np.arange(start, end)
-        values = numbers if prefix == "metrics" else texts
-        indices = pa.array(chosen, pa.int64(), mask=chosen < 0)
-        page = page.append_column(f"{prefix}.{key}", values.take(indices))
-    return page
+    rows = arrays.values(pc.index_in(data["place"].combine_chunks(), places.combine_chunks()))
+    prefixes, keys = _encoded(data["prefix"]), _encoded(data["key"])
+    prefix_codes, key_codes = arrays.values(prefixes.indices), arrays.values(keys.indices)
+    is_first = np.ones(len(rows), bool)
+    is_first[1:] = (np.diff(prefix_codes) != 0) | (np.diff(key_codes) != 0)
+    starts = np.flatnonzero(is_first)
+    names = (
+        f"{prefix}.{key}"
+        for prefix, key in zip(
+            prefixes.dictionary.take(arrays.numbers(prefix_codes[starts])).to_pylist(),
+            keys.dictionary.take(arrays.numbers(key_codes[starts])).to_pylist(),
+            strict=True,
+        )
+    )
+    cells = _Cells(rows, np.cumsum(is_first) - 1, page.num_rows)
+    columns: list[Any] = [*page.columns]
+    bounds = [0, *np.flatnonzero(np.diff(prefix_codes[starts])) + 1, len(starts)]
+    for first, end in pairwise(bounds):
+        is_metric = prefixes[int(starts[first])].as_py() == "metrics"
+        columns += cells.columns_of(data["num" if is_metric else "str"], int(first), int(end))
+    return pa.table(columns, names=[*page.column_names, *names])
+
+
+class _Cells(NamedTuple):
+    """Where each value stands in a frame: its row and its column, by column."""
+
+    rows: NDArray[np.int32]
+    columns: NDArray[np.int64]
+    height: int
+
+    def columns_of(self, values: pa.ChunkedArray[Any], first: int, end: int) -> list[pa.Array[Any]]:
+        """Lay out the columns from `first` to `end`, many in one piece: that is quick."""
+        whole: Any = values.combine_chunks()
+        width = max(1, _BLOCK_CELLS // self.height)
+        found = []
+        for left in range(first, end, width):
+            right = min(left + width, end)
+            start, stop = np.searchsorted(self.columns, [left, right])
+            chosen = np.full((right - left) * self.height, -1, np.int64)
+            at = (self.columns[start:stop] - left) * self.height + self.rows[start:stop]
+            chosen[at] = np.arange(start, stop)
+            block = whole.take(arrays.numbers(np.maximum(chosen, 0), mask=chosen < 0))
+            found += [block.slice(n * self.height, self.height) for n in range(right - left)]
+        return found
+
+
+def _encoded(column: pa.ChunkedArray[Any]) -> pa.DictionaryArray[Any, Any]:
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    whole: Any = column.unify_dictionaries().combine_chunks()
+    return cast("pa.DictionaryArray[Any, Any]", whole)
+
+
+def _find(
+    query: Query, name: str, source: str, compiled: Compiled, *, where: list[str], cut: _Cut
+) -> Found:
+    """Run a search.
+
+    Args:
+        query: the snapshot.
+        name: the column that names what was found.
+        source: the FROM of the statement, with the compiled columns beside `r`.
+        compiled: filter and order.
+        where: further conditions.
+        cut: which page of it.
+
+    Returns:
+        One page.
+    """
+    terms, params = compiled.terms, dict(compiled.params)
+    where = [f"({compiled.where})", *where]
+    if cut.page_token is not None:
+        held = read_token(cut.question, cut.page_token)
+        params |= {f"t{place}": value for place, value in enumerate(held)}
+        where.append(behind(terms))
+    with_token = cut.with_token and bool(cut.limit)
+    statement = (
+        f"SELECT {name} AS found{f', {cursor_columns(terms)}' if with_token else ''}\n{source}\n"
+        f"WHERE {' AND '.join(where)}\nORDER BY {compiled.order_by}"
+    )
+    if cut.limit is not None:
+        # One more tells whether there is a next page.
+        statement += f"\nLIMIT {cut.limit + with_token}"
+    found = query.read(statement, params or None, needs=("run_facts", *compiled.needs))
+    if not with_token or cut.limit is None or found.num_rows <= cut.limit:
+        return Found(found["found"], None)
+    shown = found.slice(0, cut.limit)
+    last = shown.slice(shown.num_rows - 1).to_pylist()[0]
+    values = [last[f"t{place}"] for place in range(len(terms))]
+    return Found(shown["found"], make_token(cut.question, values))
+
+
+def _metric_test(query: Query) -> Callable[[str], bool]:
+    """Return a test for the names of metrics that are there."""
+
+    def has_metric(key: str) -> bool:
+        return query.folded.metrics.code_of(key) >= 0
+
+    return has_metric
+
+
+def _stage(name: str, view_type: str | int) -> str:
+    found = view_type
+    if isinstance(view_type, int) and not isinstance(view_type, bool):
+        found = _VIEW_NUMBERS.get(view_type, view_type)
+    if not isinstance(found, str) or found.upper() not in _STAGES:
+        raise InvalidInputError(
+            f"{name} is {view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
+        )
+    return found.upper()
+
+
+def _limit(name: str, limit: int | None) -> int | None:
+    if limit is not None and (isinstance(limit, bool) or limit < 0):
+        raise InvalidInputError(f"{name} is {limit!r}; it may be 0 or more, or None for all.")
+    return limit
+
+
+def _listed(name: str, given: Iterable[str] | None) -> list[str]:
+    if isinstance(given, str):
+        raise InvalidInputError(f"{name} is a text; write a list: [{given!r}].")
+    return list(given or ())

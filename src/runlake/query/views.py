@@ -89,6 +89,15 @@ VIEWS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("count", "BIGINT"),
         ("nan_count", "BIGINT"),
     ),
+    "inputs": (
+        ("run_id", "VARCHAR"),
+        ("experiment_id", "VARCHAR"),
+        ("name", "VARCHAR"),
+        ("digest", "VARCHAR"),
+        ("source_type", "VARCHAR"),
+        ("source", "VARCHAR"),
+        ("context", "VARCHAR"),
+    ),
     "artifacts": (
         ("run_id", "VARCHAR"),
         ("experiment_id", "VARCHAR"),
@@ -114,12 +123,11 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "experiments": (),
     "run_facts": ("experiments",),
     "lean_runs": ("run_facts",),
-    "params": ("run_facts", "fact_parts"),
-    "tags": ("run_facts", "fact_parts"),
-    "metric_summary": ("run_facts", "summary_parts"),
-    "runs": ("run_facts", "params", "tags", "metric_summary"),
-    "fact_parts": (),
-    "summary_parts": (),
+    "params": ("run_facts",),
+    "tags": ("run_facts",),
+    "inputs": ("run_facts",),
+    "metric_summary": ("run_facts",),
+    "runs": ("run_facts",),
     "lake_rows": (),
     "point_files": (),
     "metrics": ("point_files",),
@@ -130,9 +138,14 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
 # The views that read Parquet files; all others fold what the footers say.
 ROW_VIEWS: Final = frozenset({"metrics", "events", "artifacts"})
 
+# Parquet's statistics leave NaN out, and DuckDB believes them: without the detour it would skip
+# the rows that a question about NaN, or about values above all others, is after.
 _METRICS = f"""
 CREATE VIEW metrics AS
-SELECT run_id, experiment_id, key, step, timestamp, num AS value, writer
+SELECT
+    run_id, experiment_id, key, step, timestamp,
+    CASE WHEN isnan(num) THEN 'NaN'::DOUBLE ELSE num END AS value,
+    writer
 FROM ({{rows}})
 WHERE kind = '{schema.METRIC}'
 """
@@ -145,6 +158,7 @@ SELECT
     coalesce(
         str,
         CASE
+            WHEN isnan(num) THEN 'nan'
             WHEN num = trunc(num) AND abs(num) < 1e17 THEN CAST(CAST(num AS BIGINT) AS VARCHAR)
             ELSE CAST(num AS VARCHAR)
         END
@@ -152,7 +166,10 @@ SELECT
     timestamp AS at,
     writer
 FROM (
-    SELECT run_id, experiment_id, kind, key, num, str, timestamp, writer
+    SELECT
+        run_id, experiment_id, kind, key,
+        CASE WHEN isnan(num) THEN 'NaN'::DOUBLE ELSE num END AS num,
+        str, timestamp, writer
     FROM ({{rows}})
     WHERE kind <> '{schema.METRIC}'
     UNION ALL
@@ -187,8 +204,8 @@ FROM (
 _ROWS: Final = {"metrics": _METRICS, "events": _EVENTS, "artifacts": _ARTIFACTS}
 
 
-def build_sql(name: str, points: Sequence[PointFile], *, purged: Collection[str]) -> str:
-    """Return the statement that makes one view or table; what it needs must be there.
+def build_sql(name: str, points: Sequence[PointFile], *, purged: Collection[str]) -> Sequence[str]:
+    """Return the statements that make one view or table; what it needs must be there.
 
     Args:
         name: a key of `NEEDS`.
@@ -196,8 +213,8 @@ def build_sql(name: str, points: Sequence[PointFile], *, purged: Collection[str]
         purged: runs that must not show.
     """
     if name in _ROWS:
-        return _ROWS[name].format(rows=rows_sql(points, purged))
-    return FOLDS[name]
+        return [_ROWS[name].format(rows=rows_sql(points, purged))]
+    return FOLDS[name].split(";")
 
 
 def rows_sql(points: Sequence[PointFile], purged: Collection[str]) -> str:
@@ -218,12 +235,6 @@ FROM read_parquet([{files}], hive_partitioning = false, union_by_name = false) A
 JOIN inside.point_files AS f ON f.file_index = r.file_index
 WHERE r.file_row_number >= f.skip_rows{hidden}
 """
-
-
-def empty_sql(name: str) -> str:
-    """Return the statement that makes a public view's empty twin, for looking up names."""
-    columns = ", ".join(f'"{column}" {kind}' for column, kind in VIEWS[name])
-    return f"CREATE TABLE {name} ({columns})"
 
 
 def text_literal(text: str) -> str:

@@ -34,9 +34,22 @@ def numbers(column: NDArray[Any], *, mask: NDArray[np.bool_] | None = None) -> p
     return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), buffers)
 
 
+def flags(column: NDArray[np.bool_]) -> pa.BooleanArray:
+    """Return a NumPy column of truths as an Arrow array."""
+    packed: Any = np.packbits(column, bitorder="little")
+    array: Any = pa.Array.from_buffers(pa.bool_(), len(column), [None, pa.py_buffer(packed)])
+    found: pa.BooleanArray = array
+    return found
+
+
 def strings(texts: Sequence[str | None]) -> pa.StringArray:
     """Return texts as an Arrow array, None as null."""
     return scattered(len(texts), range(len(texts)), texts)
+
+
+def text(value: str) -> pa.StringScalar:
+    """Return one text as Arrow's functions take it."""
+    return strings([value])[0]
 
 
 def scattered(count: int, places: Sequence[int], texts: Sequence[str | None]) -> pa.StringArray:

@@ -10,26 +10,33 @@ import json
 import os
 import threading
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
 from runlake import ids, schema
-from runlake.errors import FormatError, NotFoundError, StateError
-from runlake.storage import layout, names, verify
-from runlake.storage.cache import open_cache
+from runlake.errors import FormatError, InvalidInputError, NotFoundError, StateError
+from runlake.settings import cache_root
+from runlake.storage import layout, names, pinfs, verify
+from runlake.storage.cache import PINS, open_cache
 from runlake.storage.fs import open_filesystem
+from runlake.storage.latefs import late_files
 from runlake.storage.manifest import check_format
 from runlake.storage.nullfs import NullFilesystem
+from runlake.storage.points import PointFiles, expired
 from runlake.storage.reader import Reader
 from runlake.storage.snapshot import SnapshotExpiredError, Snapshots
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from runlake.settings import Settings
+    from runlake.storage.cache import Cache
     from runlake.storage.filesystem import Filesystem
+    from runlake.storage.latefs import LateFiles
     from runlake.storage.layout import SegmentName
     from runlake.storage.names import Claim
-    from runlake.storage.snapshot import Snapshot
+    from runlake.storage.pinfs import PinnedFilesystem
+    from runlake.storage.snapshot import LiveSegment, Snapshot
     from runlake.storage.tables import SnapshotTables
 
 # A snapshot may expire while it is read; a store on which that happens this often in a row is
@@ -179,14 +186,71 @@ class Storage:
             StorageError: the store cannot be read.
             NewerFormatError: a newer runlake wrote something that must be understood.
         """
-        lake, cache = self.require_lake(), None
+        cache = self._cache()
         with self._lock:
             if self._reader is None:
-                if not self.fs.is_local:
-                    in_memory = self.url.startswith("memory:")
-                    cache = open_cache(self._settings, lake=lake, in_memory=in_memory)
                 self._reader = Reader(self.fs, cache, stale_s=self._settings.stale_s)
         return self._reader.load(snapshot)
+
+    def pin(self, tables: SnapshotTables) -> tuple[SnapshotTables, PinnedFilesystem | None]:
+        """Let the rows of a snapshot stay although their writers replace the objects.
+
+        Args:
+            tables: what a snapshot knows.
+
+        Returns:
+            The same, with the rows read from where they stay; and that place, until it is
+            closed or forgotten. None if there are no rows.
+
+        Raises:
+            SnapshotExpiredError: an object is gone already; take another snapshot.
+            StorageError: the store cannot be read, or the cache cannot be written.
+        """
+        rows = tables.points
+        if not isinstance(rows, PointFiles):
+            return tables, None
+        pinned = self._pin(rows.fs, rows.segments)
+        return replace(tables, points=rows.on(pinned)), pinned
+
+    def read_pinned(self, snapshot: Snapshot) -> tuple[SnapshotTables, PinnedFilesystem]:
+        """Read an earlier snapshot, and let its rows stay.
+
+        Args:
+            snapshot: one of this storage's.
+
+        Returns:
+            As `pin`.
+
+        Raises:
+            InvalidInputError: it is a snapshot of another lake.
+            SnapshotExpiredError: an object is gone already; take another snapshot.
+            StorageError: the store cannot be read, or the cache cannot be written.
+        """
+        if snapshot.manifest.lake != self.require_lake():
+            message = f"this is a snapshot of another lake, not of {self.url}."
+            raise InvalidInputError(message)
+        pinned = self._pin(self.fs, snapshot.segments)
+        reader = Reader(pinned, self._cache(), stale_s=self._settings.stale_s)
+        return reader.load(snapshot), pinned
+
+    def late_files(self, tables: SnapshotTables) -> LateFiles | None:
+        """Name the files with a snapshot's rows for a connection that lives as it likes.
+
+        Args:
+            tables: what a snapshot knows.
+
+        Returns:
+            The files; they stay as long as somebody holds what opens them. None if there are
+            no rows.
+
+        Raises:
+            SnapshotExpiredError: an object is gone; take another snapshot.
+            StorageError: the store cannot be read, or the cache cannot be written.
+        """
+        kept, pinned = self.pin(tables)
+        if pinned is None or not isinstance(kept.points, PointFiles):
+            return None
+        return late_files(pinned, kept.points)
 
     def read(
         self, experiment_ids: Collection[str] | None = None
@@ -241,6 +305,21 @@ class Storage:
         """Check every file of the lake, see `verify.verify`."""
         return verify.verify(self.fs)
 
+    def _pin(self, fs: Filesystem, wanted: Sequence[LiveSegment]) -> PinnedFilesystem:
+        cache = self._cache()
+        root = cache_root(self._settings) if cache is None else cache.folder.parent
+        try:
+            return pinfs.pin(fs, wanted, cache=cache, root=root / PINS)
+        except FileNotFoundError as error:
+            raise expired(self.url, error) from error
+
+    def _cache(self) -> Cache | None:
+        """Return the cache of a far lake."""
+        if self.fs.is_local:
+            return None
+        in_memory = self.url.startswith("memory:")
+        return open_cache(self._settings, lake=self.require_lake(), in_memory=in_memory)
+
     def _lake_file(self) -> bytes:
         """Read the lake file that somebody has just written."""
         try:
@@ -275,8 +354,12 @@ class Storage:
         return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-def open_storage(settings: Settings) -> Storage:
+def open_storage(settings: Settings, fs: Filesystem | None = None) -> Storage:
     """Return the storage of the lake that settings name; no request is made.
+
+    Args:
+        settings: the URL, and all that storage and readers go by.
+        fs: the lake's filesystem, where it is open already.
 
     Raises:
         InvalidInputError: the scheme is unknown, or the address is a server's.
@@ -284,6 +367,8 @@ def open_storage(settings: Settings) -> Storage:
     """
     if settings.is_disabled:
         return Storage(NullFilesystem(settings.url), settings)
+    if fs is not None:
+        return Storage(fs, settings)
     options = dict(settings.storage_options)
     fs = open_filesystem(settings.url, storage_options=options, settings=settings)
     return Storage(fs, settings)

@@ -26,6 +26,10 @@ _SEGMENT = re.compile(
 )
 _MANIFEST = re.compile(r"manifests/(\d{12})\.json")
 _CLAIM = re.compile(r"names/experiments/[a-z2-7]{32}/(\d{6})\.json")
+_TABLE_FILE = re.compile(
+    r"tables/(?P<table>[a-z_]+)/experiment_id=(?P<experiment>[^/]+)/"
+    r"(?P<number>\d{12})-(?P<nonce>[0-9a-f]{16})\.parquet"
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -73,6 +77,29 @@ class SegmentName:
         return not same_rows or (self.merged and not other.merged)
 
 
+@dataclass(frozen=True, slots=True)
+class TableName:
+    """What the name of a compacted file says.
+
+    Attributes:
+        table: `metrics`, `events`, `facts`, `summaries` or `writers`.
+        experiment_id: the partition.
+        number: of the manifest that it was written for.
+        nonce: tells this attempt's file from another's.
+    """
+
+    table: str
+    experiment_id: str
+    number: int
+    nonce: str
+
+    @property
+    def key(self) -> str:
+        """The key below the lake's root."""
+        name = f"{self.number:0{_NUMBER_DIGITS}d}-{self.nonce}.parquet"
+        return f"{table_partition(self.table, self.experiment_id)}{name}"
+
+
 def partition(experiment_id: str) -> str:
     """Return the prefix of an experiment's segments, with a slash at its end."""
     return f"{LOG}experiment_id={experiment_id}/"
@@ -104,17 +131,17 @@ def parse_manifest(key: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-def table_file(table: str, experiment_id: str, number: int, nonce: str) -> str:
-    """Return the key of a compacted file.
+def table_partition(table: str, experiment_id: str) -> str:
+    """Return the prefix of an experiment's files of one table, with a slash at its end."""
+    return f"{TABLES}{table}/experiment_id={experiment_id}/"
 
-    Args:
-        table: `runs`, `metrics`, `events` or `writers`.
-        experiment_id: the partition.
-        number: of the manifest that it is written for.
-        nonce: tells this attempt's file from another's.
-    """
-    name = f"{number:0{_NUMBER_DIGITS}d}-{nonce}.parquet"
-    return f"{TABLES}{table}/experiment_id={experiment_id}/{name}"
+
+def parse_table_file(key: str) -> TableName | None:
+    """Return the parts of a compacted file's key, None if the key is none's."""
+    match = _TABLE_FILE.fullmatch(key)
+    if match is None:
+        return None
+    return TableName(match["table"], match["experiment"], int(match["number"]), match["nonce"])
 
 
 def claims(name_hash: str) -> str:

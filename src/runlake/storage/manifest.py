@@ -30,8 +30,8 @@ class TableFile:
         size_bytes: its length.
         rows: how many rows it holds.
         experiment_id: the partition.
-        min_run: the least run id in it.
-        max_run: the greatest run id in it.
+        min_run: the least run id in it, empty ones aside; of table `writers` the least writer.
+        max_run: the greatest run id in it; of table `writers` the greatest writer.
     """
 
     path: str
@@ -52,10 +52,11 @@ class Manifest:
         nonce: tells this commit from any other under the same number.
         parent: the nonce of the manifest before, None for the first.
         commit_us: when it was made, microseconds since 1970; always later than its parent.
-        tables: for each table (`runs`, `metrics`, `events`, `writers`) its files.
+        tables: for each table (`metrics`, `events`, `facts`, `summaries`, `writers`) its files.
         consumed: for each writer the sequence number of the last row that the tables hold.
-        consumed_cold: keys of files with the watermarks of writers that closed long ago.
-        cold_hi: the greatest writer in those files; a writer above it is not in them.
+        consumed_cold: keys of files of table `writers`, with the watermarks of writers that
+            are not in `consumed`.
+        cold_hi: the greatest such writer; a writer above it is not in those files.
         purged: runs that must never be shown again.
         copied: for each run that came from another lake, its writers' last rows.
     """
@@ -72,23 +73,23 @@ class Manifest:
     purged: frozenset[str] = frozenset()
     copied: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
-    def watermark(self, writer: str) -> int:
-        """Return the sequence number of the last row that the tables hold of a writer.
+    def may_be_cold(self, writer: str) -> bool:
+        """Tell whether the watermark of a writer stands in a cold file, if it has one."""
+        return (
+            writer not in self.consumed and bool(self.consumed_cold) and writer <= self.cold_hi
+        )
 
-        Raises:
-            FormatError: it stands in a cold file, which this version does not read; to guess
-                would count rows twice.
-        """
-        known = self.consumed.get(writer)
-        if known is not None:
-            return known
-        if self.consumed_cold and writer <= self.cold_hi:
-            message = (
-                f"manifest {self.number} keeps the watermark of writer {writer} in a cold file, "
-                "which this runlake does not read. Upgrade: pip install --upgrade runlake"
-            )
-            raise NewerFormatError(message)
-        return NOTHING_CONSUMED
+    def files(self, table: str, experiment_id: str | None = None) -> tuple[TableFile, ...]:
+        """Return the files of one table, of one experiment or of all."""
+        return tuple(
+            file
+            for file in self.tables.get(table, ())
+            if experiment_id is None or file.experiment_id == experiment_id
+        )
+
+    def paths(self) -> frozenset[str]:
+        """Return the keys of all table files."""
+        return frozenset(file.path for files in self.tables.values() for file in files)
 
 
 def encode(manifest: Manifest) -> bytes:

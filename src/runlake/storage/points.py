@@ -1,37 +1,59 @@
-"""The rows of live segments as local Parquet files, found when they are first asked for.
+"""The rows of live segments, found when they are first asked for.
 
-Most questions are answered from footers; only row-level views need files. Of a local lake
-these are the objects themselves, of a far one copies in the local cache.
+Most questions are answered from footers; only row-level views and curves need rows. Of a local
+lake these are the objects themselves, as they lie. Of a far one they come in one parallel
+gather over all objects that may hold them: a small object whole, and a large one too where
+most of its bytes are wanted, as a file in the local cache; of any other large object only the
+row groups that may hold what is wanted. What was fetched once costs no request again.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
-from runlake.errors import StorageError
+from runlake._lazy import lazy
+from runlake.errors import FormatError, StorageError
+from runlake.storage import ranges, segments
 from runlake.storage.filesystem import Range
+from runlake.storage.index import PointIndex
+from runlake.storage.parts import Parts, Whole, point_file, read_footer
 from runlake.storage.snapshot import SnapshotExpiredError
-from runlake.storage.tables import PointFile
+from runlake.storage.tables import PointFile, PointRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from runlake.storage.cache import Cache
     from runlake.storage.filesystem import Filesystem
+    from runlake.storage.parts import Job
+    from runlake.storage.ranges import Wanted
     from runlake.storage.snapshot import LiveSegment
+else:
+    pa = lazy("pyarrow")
 
-# Objects that are fetched at once and held in memory meanwhile; a larger one is streamed.
+# A far object up to this size always comes whole: a part of it would take as long.
+_WHOLE_BYTES: Final = 256 << 10
+# More bytes than this take longer than to ask first which row groups they are needed of.
+_VAGUE_BYTES: Final = 4 << 20
+# What is fetched at once, and held in memory meanwhile.
 _GATHER_BYTES: Final = 64 << 20
-_GATHER_OBJECTS: Final = 512
+_GATHER_RANGES: Final = 512
 
 
 @final
 class PointFiles:
-    """The files with the rows of one snapshot."""
+    """The rows of one snapshot: as local files, or read by range."""
 
     def __init__(
-        self, fs: Filesystem, cache: Cache | None, wanted: tuple[LiveSegment, ...]
+        self,
+        fs: Filesystem,
+        cache: Cache | None,
+        wanted: tuple[LiveSegment, ...],
+        counts: Sequence[int] | None = None,
     ) -> None:
         """Remember what to find.
 
@@ -39,75 +61,205 @@ class PointFiles:
             fs: the lake's storage.
             cache: where far objects are kept; None for a local lake.
             wanted: segments of one snapshot.
+            counts: rows of each segment in the summaries that `select` gets; None if that is
+                not known, and files can only be told apart by their writers.
         """
         self._fs = fs
         self._cache = cache
         self._wanted = wanted
+        self._counts = counts
+        self._index: tuple[pa.Table, PointIndex] | None = None
+        self._footers: dict[str, pq.FileMetaData] = {}
+
+    @property
+    def fs(self) -> Filesystem:
+        """The storage that the rows are read from."""
+        return self._fs
+
+    @property
+    def segments(self) -> tuple[LiveSegment, ...]:
+        """The segments that hold the rows."""
+        return self._wanted
+
+    def on(self, fs: Filesystem) -> PointFiles:
+        """Return the same rows, read from another storage that holds the same objects."""
+        return PointFiles(fs, self._cache, self._wanted, self._counts)
 
     def __call__(self) -> tuple[PointFile, ...]:
-        """Return the local files; far ones that the cache does not hold are fetched.
+        """Return the local files of all segments.
+
+        Requests of a far lake: one GET for each object that the cache does not hold, of a
+        large one for each 8 MiB of it, up to 512 of them or 64 MiB at once.
 
         Raises:
             SnapshotExpiredError: an object is gone; take another snapshot.
-            StorageError: the store cannot be read, or the cache cannot be written.
+            StorageError: the store cannot be read, or the cache cannot be written or is too
+                small.
         """
-        keys = [segment.entry.key for segment in self._wanted]
         try:
-            paths = self._local(keys) if self._cache is None else self._fetched(self._cache)
+            if self._cache is None:
+                return tuple(map(self._local, self._wanted))
+            return self._all_files(self._cache)
         except FileNotFoundError as error:
             raise expired(self._fs.url, error) from error
-        return tuple(
-            PointFile(
-                path=str(paths[segment.entry.key]),
-                writer=segment.name.writer,
-                experiment_id=segment.name.experiment_id,
-                first=segment.name.first,
-                skip_rows=segment.skip_rows,
-            )
-            for segment in self._wanted
-        )
 
-    def _local(self, keys: Iterable[str]) -> dict[str, Path]:
-        paths = {key: self._fs.local_file(key) for key in keys}
-        for path in paths.values():
-            path.stat()
-        return paths
+    def select(
+        self,
+        summaries: pa.Table,
+        run_ids: Collection[str] | None,
+        keys: Collection[str] | None,
+    ) -> PointRows:
+        """Return where the points of some runs and keys are.
 
-    def _fetched(self, cache: Cache) -> dict[str, Path]:
-        paths: dict[str, Path] = {}
-        missing: list[LiveSegment] = []
-        for segment in self._wanted:
-            key = segment.entry.key
-            path = cache.file(key, segment.entry.size_bytes)
-            if path is None:
-                missing.append(segment)
-            else:
-                paths[key] = path
-        for batch in _batches(missing):
-            paths |= self._fetch(cache, batch)
-        return paths
+        Requests of a far lake, for what the cache does not hold of the segments that may have
+        such points: one GET for each object up to 256 KiB (a search has fetched these), and
+        for each stretch of row groups of a larger one, in pieces of 8 MiB, all at once as for
+        files. Where that is more than 4 MiB, one GET for each stretch of texts goes before,
+        and then only row groups with points wanted are fetched. Where the cache keeps nothing,
+        the footers of larger objects cost one GET each before.
 
-    def _fetch(self, cache: Cache, batch: Sequence[LiveSegment]) -> dict[str, Path]:
-        """Fetch some objects at once into the cache."""
-        sizes = {segment.entry.key: segment.entry.size_bytes for segment in batch}
-        paths: dict[str, Path | None] = {}
-        if sum(sizes.values()) > _GATHER_BYTES:
-            for key, size in sizes.items():
-                with cache.filling(key) as file:
-                    self._fs.download(key, file)
-                paths[key] = cache.file(key, size)
+        Args:
+            summaries: of the snapshot.
+            run_ids: the runs wanted; None means all.
+            keys: the metrics wanted; None means all.
+
+        Returns:
+            Files that may hold such points, and points that were read already.
+
+        Raises:
+            SnapshotExpiredError: an object is gone; take another snapshot.
+            StorageError: the store cannot be read.
+            FormatError: an object is damaged.
+        """
+        if self._index is None or self._index[0] is not summaries:
+            self._index = summaries, PointIndex(summaries, self._counts)
+        index = self._index[1]
+        rows = index.rows(run_ids, keys)
+        if index.knows_segments:
+            found = [self._wanted[place] for place in index.places(rows)]
         else:
-            ranges = [Range(key, 0, size) for key, size in sizes.items()]
-            for key, data in zip(sizes, self._fs.get_ranges(ranges), strict=True):
-                paths[key] = cache.put(key, data)
-        kept = {key: path for key, path in paths.items() if path is not None}
-        if len(kept) < len(paths):
+            writers = index.writers(rows)
+            found = [segment for segment in self._wanted if segment.name.writer in writers]
+        try:
+            if self._cache is None:
+                return PointRows(tuple(map(self._local, found)))
+            return self._far(self._cache, found, ranges.Wanted(run_ids, keys))
+        except FileNotFoundError as error:
+            raise expired(self._fs.url, error) from error
+
+    def _local(self, segment: LiveSegment) -> PointFile:
+        path = self._fs.local_file(segment.entry.key)
+        path.stat()
+        return point_file(segment, path)
+
+    def _all_files(self, cache: Cache) -> tuple[PointFile, ...]:
+        total = sum(segment.entry.size_bytes for segment in self._wanted)
+        if total > cache.limit_bytes:
+            message = (
+                f"the rows of {self._fs.url} are needed as local files of {total:,} bytes, and "
+                f"the cache may hold {cache.limit_bytes:,}. Ask about fewer experiments, or let "
+                f"it grow: RUNLAKE_CACHE_LIMIT_BYTES={2 * total}"
+            )
+            raise StorageError(message, url=self._fs.url)
+        wholes = [Whole(segment, cache) for segment in self._wanted]
+        self._fetch([whole.job() for whole in wholes if whole.file is None])
+        files = tuple(whole.file for whole in wholes if whole.file is not None)
+        if len(files) < len(wholes):
             message = (
                 f"the rows of {self._fs.url} are needed as local files, and the cache in "
                 f"{cache.folder} cannot keep them. Name another folder: RUNLAKE_CACHE=…"
             )
             raise StorageError(message, url=self._fs.url)
-        return kept
+        return files
+
+    def _far(self, cache: Cache, found: Sequence[LiveSegment], wanted: Wanted) -> PointRows:
+        """Fetch what may hold the points, and decode what does not become a file."""
+        wholes = [Whole(segment, cache) for segment in found]
+        missing = [whole for whole in wholes if whole.file is None]
+        self._read_footers(cache, [of.segment for of in missing if of.size_bytes > _WHOLE_BYTES])
+        parts = {
+            whole.key: Parts(whole.segment, cache, self._footers[whole.key], wanted)
+            for whole in missing
+            if whole.key in self._footers
+        }
+        vague = [part for part in parts.values() if not part.is_found]
+        if sum(part.size_bytes for part in vague) > _VAGUE_BYTES:
+            self._fetch([part.texts() for part in vague])
+        room = cache.limit_bytes - sum(whole.size_bytes for whole in wholes if whole.file)
+        jobs: list[Job] = []
+        for whole in missing:
+            part = parts.pop(whole.key, None)
+            if part is not None:
+                job = part.points()
+                is_cheap = not job.ranges or 2 * part.size_bytes < whole.size_bytes
+                if is_cheap or whole.size_bytes > room:
+                    parts[whole.key] = part
+                    jobs.append(job)
+                    continue
+            room -= whole.size_bytes
+            jobs.append(whole.job())
+        self._fetch(jobs)
+        for whole in missing:
+            if whole.file is None and whole.key not in parts:
+                parts[whole.key] = self._instead(whole, cache, wanted)
+        rows = [parts[whole.key].rows for whole in wholes if whole.key in parts]
+        return PointRows(
+            tuple(whole.file for whole in wholes if whole.file is not None),
+            pa.concat_tables(rows) if rows else None,
+        )
+
+    def _instead(self, whole: Whole, cache: Cache, wanted: Wanted) -> Parts:
+        """Read the rows of an object that the cache did not keep as a file."""
+        if whole.data is not None:
+            parts = Parts(whole.segment, cache, read_footer(whole.data, whole.key), wanted)
+            parts.read_from(whole.data)
+        else:
+            parts = Parts(whole.segment, cache, self._footers[whole.key], wanted)
+            self._fetch([parts.points()])
+        return parts
+
+    def _read_footers(self, cache: Cache, wanted: Iterable[LiveSegment]) -> None:
+        """Bring footers into memory: from the cache, where a search has left them."""
+        pending: dict[str, tuple[LiveSegment, int]] = {}
+        for segment in wanted:
+            key = segment.entry.key
+            if key in self._footers:
+                continue
+            tail = cache.read_tail(key)
+            try:
+                self._footers[key] = read_footer(tail or b"", key)
+            except FormatError:
+                pending[key] = segment, segments.TAIL_BYTES
+        while pending:
+            asked = [_last(segment, size) for segment, size in pending.values()]
+            tails = list(self._gather(asked))
+            for (segment, size), tail in zip(list(pending.values()), tails, strict=True):
+                key = segment.entry.key
+                needed = segments.footer_size(tail, key=key)
+                if size < needed <= segment.entry.size_bytes:
+                    pending[key] = segment, needed
+                else:
+                    self._footers[key] = read_footer(tail, key)
+                    cache.put_tail(key, tail)
+                    del pending[key]
+
+    def _fetch(self, jobs: Sequence[Job]) -> None:
+        """Fetch the ranges of all jobs at once, and hand each its bytes."""
+        chunks = self._gather([wanted for job in jobs for wanted in job.ranges])
+        for job in jobs:
+            job.take(islice(chunks, len(job.ranges)))
+
+    def _gather(self, wanted: Sequence[Range]) -> Iterator[bytes]:
+        """Yield the bytes of ranges, fetched as many at once as fit into memory."""
+        for batch in _batches(wanted):
+            for (key, start, end), data in zip(batch, self._fs.get_ranges(batch), strict=True):
+                if len(data) != end - start:
+                    message = (
+                        f"{self._fs.url}/{key} gave {len(data):,} bytes of {end - start:,} asked "
+                        f"for at {start:,}; it is cut short, or was overwritten."
+                    )
+                    raise StorageError(message, url=self._fs.url)
+                yield data
 
 
 def expired(url: str, error: FileNotFoundError) -> SnapshotExpiredError:
@@ -119,15 +271,21 @@ def expired(url: str, error: FileNotFoundError) -> SnapshotExpiredError:
     return SnapshotExpiredError(message, url=url)
 
 
-def _batches(wanted: Iterable[LiveSegment]) -> Iterator[list[LiveSegment]]:
+def _last(segment: LiveSegment, size: int) -> Range:
+    """Return the range of the last `size` bytes of a segment."""
+    end = segment.entry.size_bytes
+    return Range(segment.entry.key, max(0, end - size), end)
+
+
+def _batches(wanted: Iterable[Range]) -> Iterator[list[Range]]:
     """Cut into batches that fit into memory; one that does not fit stands alone."""
-    batch: list[LiveSegment] = []
+    batch: list[Range] = []
     size = 0
-    for segment in wanted:
-        size += segment.entry.size_bytes
-        if batch and (size > _GATHER_BYTES or len(batch) >= _GATHER_OBJECTS):
+    for each in wanted:
+        size += each.end - each.start
+        if batch and (size > _GATHER_BYTES or len(batch) >= _GATHER_RANGES):
             yield batch
-            batch, size = [], segment.entry.size_bytes
-        batch.append(segment)
+            batch, size = [], each.end - each.start
+        batch.append(each)
     if batch:
         yield batch

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError, NewerFormatError, RunlakeWarning
-from runlake.storage import segments, tables
+from runlake.storage import arrays, segments, tables
 from runlake.storage.filesystem import Range
+from runlake.storage.footers import Part, is_reserved, parse_all
 from runlake.storage.points import PointFiles, expired
-from runlake.storage.state import fact_schema, summary_schema
 from runlake.storage.tables import Problem, SnapshotTables
 
 if TYPE_CHECKING:
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
+    from numpy.typing import NDArray
 
     from runlake.storage.cache import Cache
     from runlake.storage.filesystem import Filesystem
-    from runlake.storage.segments import Header
     from runlake.storage.snapshot import LiveSegment, Snapshot
 else:
     np = lazy("numpy")
@@ -45,16 +44,6 @@ _WHOLE_BYTES: Final = 256 << 10
 _GATHER: Final = 512
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What is kept of one segment."""
-
-    header: Header
-    facts: pa.Table
-    summaries: pa.Table
-    rows: pa.Table | None  # of the reserved partition only
 
 
 @final
@@ -73,7 +62,7 @@ class Reader:
         self._fs = fs
         self._cache = cache
         self._stale_s = stale_s
-        self._parts: dict[str, _Part | Problem] = {}
+        self._parts: dict[str, Part | Problem] = {}
         self._latest: tuple[Snapshot, SnapshotTables] | None = None
         self._lock = threading.Lock()
 
@@ -95,7 +84,9 @@ class Reader:
         with self._lock:
             known = self._latest
             if known is not None and _same_objects(known[0], snapshot):
-                return replace(known[1], now_us=snapshot.taken_us)
+                loaded = _later(known[1], snapshot.taken_us)
+                self._latest = snapshot, loaded
+                return loaded
             self._read(snapshot.segments)
             loaded = self._assemble(snapshot)
             self._forget(snapshot)
@@ -116,87 +107,106 @@ class Reader:
 
     def _read(self, wanted: Iterable[LiveSegment]) -> None:
         """Read the footers that are not in memory yet."""
-        far = [
-            segment
-            for segment in wanted
-            if segment.entry.key not in self._parts and not self._read_cached(segment)
-        ]
+        far = [segment for segment in wanted if segment.entry.key not in self._parts]
+        if self._cache is not None:
+            cache = self._cache
+            far = [
+                segment
+                for batch in _batched(far, _GATHER)
+                for segment in self._read_cached(cache, batch)
+            ]
         longer: list[tuple[LiveSegment, int]] = []
         for batch in _batched(far, _GATHER):
-            for segment, data in self._gather(batch, [self._first_range(of) for of in batch]):
-                missing = self._settle(segment, data)
-                if missing is not None:
-                    longer.append((segment, missing))
+            chunks = self._gather([self._first_range(of) for of in batch])
+            longer += self._settle_all(batch, chunks)
         for pairs in _batched(longer, _GATHER):
-            ranges = [_last(segment, size) for segment, size in pairs]
-            for segment, data in self._gather([segment for segment, _ in pairs], ranges):
-                self._settle(segment, data)
+            batch = [segment for segment, _ in pairs]
+            chunks = self._gather([_last(segment, size) for segment, size in pairs])
+            self._settle_all(batch, chunks)
 
     def _first_range(self, segment: LiveSegment) -> Range:
         """Return the bytes to ask for first: the tail, or all of it where that is as quick."""
         size = segment.entry.size_bytes
         is_small = self._cache is not None and size <= _WHOLE_BYTES
-        return _last(segment, size if is_small or _is_reserved(segment) else segments.TAIL_BYTES)
+        return _last(segment, size if is_small or is_reserved(segment) else segments.TAIL_BYTES)
 
-    def _gather(
-        self, wanted: Sequence[LiveSegment], ranges: Sequence[Range]
-    ) -> Iterator[tuple[LiveSegment, bytes]]:
-        """Fetch one range of each segment, all at once."""
+    def _gather(self, ranges: Sequence[Range]) -> list[bytes]:
+        """Fetch one range of each of many segments, all at once."""
         try:
-            chunks = self._fs.get_ranges(ranges)
+            return self._fs.get_ranges(ranges)
         except FileNotFoundError as error:
             raise expired(self._fs.url, error) from error
-        return zip(wanted, chunks, strict=True)
 
-    def _read_cached(self, segment: LiveSegment) -> bool:
-        """Read a footer from the local cache; False if it is not there."""
-        if self._cache is None:
-            return False
-        key = segment.entry.key
-        data = self._cache.read(key, segment.entry.size_bytes)
-        if data is None and not _is_reserved(segment):
-            data = self._cache.read_tail(key)
-        if data is None:
-            return False
-        try:
-            self._parts[key] = _parse(segment, data)
-        except NewerFormatError:
-            raise
-        except FormatError:  # the disk of the cache is at fault before the store is
-            self._cache.drop(key)
-            return False
-        return True
+    def _settle_all(
+        self, batch: Sequence[LiveSegment], chunks: Sequence[bytes]
+    ) -> list[tuple[LiveSegment, int]]:
+        """Keep the footers of a batch; return those that are longer, with their length."""
+        with parse_all(batch, chunks) as found:
+            return self._keep(batch, chunks, found)
 
-    def _settle(self, segment: LiveSegment, data: bytes) -> int | None:
-        """Keep a segment's footer, or why there is none; return its length if it is longer."""
-        key, size = segment.entry.key, segment.entry.size_bytes
-        try:
-            needed = segments.footer_size(data, key=key)
-            if len(data) < needed <= size:
-                return needed
-            self._parts[key] = _parse(segment, data)
-        except NewerFormatError:
-            raise
-        except FormatError as error:
-            self._parts[key] = Problem(key, str(error))
-            warnings.warn(
-                f"{self._fs.url}: {error}. The segment is left out of every answer; "
-                "`runlake verify` checks the rest.",
-                RunlakeWarning,
-                stacklevel=6,
-            )
-            return None
-        if self._cache is not None:
-            if len(data) == size:
-                self._cache.put(key, data)
+    def _read_cached(self, cache: Cache, batch: Sequence[LiveSegment]) -> list[LiveSegment]:
+        """Read footers from the local cache; return the segments whose footer is not there."""
+        missing, held, chunks = [], [], []
+        for segment in batch:
+            data = cache.read(segment.entry.key, segment.entry.size_bytes)
+            if data is None and not is_reserved(segment):
+                data = cache.read_tail(segment.entry.key)
+            if data is None:
+                missing.append(segment)
             else:
-                self._cache.put_tail(key, data)
-        return None
+                held.append(segment)
+                chunks.append(data)
+        with parse_all(held, chunks) as parsed:
+            for segment, found in zip(held, parsed, strict=True):
+                if isinstance(found, NewerFormatError):
+                    raise found
+                if isinstance(found, Part):
+                    self._parts[segment.entry.key] = found
+                else:  # the disk of the cache is at fault before the store is
+                    cache.drop(segment.entry.key)
+                    missing.append(segment)
+        return missing
+
+    def _keep(
+        self,
+        batch: Sequence[LiveSegment],
+        chunks: Sequence[bytes],
+        parsed: Iterable[Part | FormatError | int],
+    ) -> list[tuple[LiveSegment, int]]:
+        """Keep footers, or why there is none; return those that are longer, with their length."""
+        longer = []
+        for segment, data, found in zip(batch, chunks, parsed, strict=True):
+            key = segment.entry.key
+            if isinstance(found, int):
+                longer.append((segment, found))
+            elif isinstance(found, NewerFormatError):
+                raise found
+            elif isinstance(found, FormatError):
+                self._parts[key] = Problem(key, str(found))
+                warnings.warn(
+                    f"{self._fs.url}: {found}. The segment is left out of every answer; "
+                    "`runlake verify` checks the rest.",
+                    RunlakeWarning,
+                    stacklevel=7,
+                )
+            else:
+                self._parts[key] = found
+                self._cache_footer(segment, data)
+        return longer
+
+    def _cache_footer(self, segment: LiveSegment, data: bytes) -> None:
+        """Keep what was read of a far segment."""
+        if self._cache is None:
+            return
+        if len(data) == segment.entry.size_bytes:
+            self._cache.put(segment.entry.key, data)
+        else:
+            self._cache.put_tail(segment.entry.key, data)
 
     def _assemble(self, snapshot: Snapshot) -> SnapshotTables:
         """Put what is in memory side by side."""
-        runs: list[tuple[LiveSegment, _Part]] = []
-        reserved: list[tuple[LiveSegment, _Part]] = []
+        runs: list[tuple[LiveSegment, Part]] = []
+        reserved: list[tuple[LiveSegment, Part]] = []
         problems = [
             Problem(
                 f"log/experiment_id={hole.experiment_id}/{hole.writer}",
@@ -209,14 +219,19 @@ class Reader:
             if isinstance(part, Problem):
                 problems.append(part)
             else:
-                (reserved if _is_reserved(segment) else runs).append((segment, part))
+                (reserved if is_reserved(segment) else runs).append((segment, part))
         purged = snapshot.manifest.purged
         return SnapshotTables(
             facts=_stack(runs, lambda part: part.facts, tables.facts_schema(), purged),
             summaries=_stack(runs, lambda part: part.summaries, tables.summaries_schema(), purged),
             writers=_writers(runs),
             lake_events=_lake_events(reserved),
-            points=PointFiles(self._fs, self._cache, tuple(segment for segment, _ in runs)),
+            points=PointFiles(
+                self._fs,
+                self._cache,
+                tuple(segment for segment, _ in runs),
+                None if purged else [part.summaries.num_rows for _, part in runs],
+            ),
             now_us=snapshot.taken_us,
             stale_s=self._stale_s,
             root_url=self._fs.url,
@@ -245,8 +260,13 @@ def _same_objects(one: Snapshot, other: Snapshot) -> bool:
     )
 
 
-def _is_reserved(segment: LiveSegment) -> bool:
-    return segment.name.experiment_id == schema.RESERVED_PARTITION
+def _later(known: SnapshotTables, now_us: int) -> SnapshotTables:
+    """Return what was loaded before as of now: the same object, unless a writer became stale."""
+    times = arrays.values(known.writers["object_time_us"].combine_chunks())
+    stale_us = int(known.stale_s * 1e6)
+    if ((times >= known.now_us - stale_us) == (times >= now_us - stale_us)).all():
+        return known
+    return replace(known, now_us=now_us)
 
 
 def _last(segment: LiveSegment, size: int) -> Range:
@@ -255,71 +275,40 @@ def _last(segment: LiveSegment, size: int) -> Range:
     return Range(segment.entry.key, max(0, end - size), end)
 
 
-def _parse(segment: LiveSegment, data: bytes) -> _Part:
-    """Read a footer, and of the reserved partition the rows; check it against the name."""
-    key, name = segment.entry.key, segment.name
-    rows = None
-    try:
-        if _is_reserved(segment):
-            rows, footer = segments.decode(data, key=key)
-        else:
-            footer = segments.read_footer(data, key=key)
-    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
-        message = f"{key}: the footer cannot be read: {error}"
-        raise FormatError(message) from error
-    header = footer.header
-    said = (header.experiment_id, header.writer, header.first, header.last, footer.row_count)
-    named = (name.experiment_id, name.writer, name.first, name.last, name.count)
-    if said != named:
-        message = f"{key}: the footer says {said}, the name says {named}"
-        raise FormatError(message)
-    facts = _fitting(footer.state.facts, _schemas()[0], key)
-    return _Part(header, facts, _fitting(footer.state.summaries, _schemas()[1], key), rows)
-
-
-@cache
-def _schemas() -> tuple[pa.Schema, pa.Schema]:
-    return fact_schema(), summary_schema()
-
-
-def _fitting(table: pa.Table, wanted: pa.Schema, key: str) -> pa.Table:
-    """Return a table with exactly the columns that this version knows."""
-    if table.schema.equals(wanted):
-        return table
-    try:
-        return table.select(wanted.names).cast(wanted)
-    except (KeyError, pa.ArrowException) as error:
-        message = f"{key}: the state in the footer has other columns: {error}"
-        raise FormatError(message) from error
-
-
 def _stack(
-    parts: Sequence[tuple[LiveSegment, _Part]],
-    table_of: Callable[[_Part], pa.Table],
+    parts: Sequence[tuple[LiveSegment, Part]],
+    table_of: Callable[[Part], pa.Table],
     wanted: pa.Schema,
     purged: frozenset[str],
 ) -> pa.Table:
     """Put the tables of many segments one below the other, with writer and experiment."""
     if not parts:
-        return wanted.empty_table()
+        return pa.Table.from_batches([], wanted)
     stacked = [table_of(part) for _, part in parts]
-    body = pa.concat_tables(stacked).combine_chunks()
-    lengths = np.array([table.num_rows for table in stacked])
-    owner = pa.array(np.repeat(np.arange(len(parts)), lengths), pa.int64())
+    body = pa.concat_tables(stacked)
+    owner = np.repeat(np.arange(len(parts)), [table.num_rows for table in stacked])
     names = [segment.name for segment, _ in parts]
     columns: list[Any] = [
-        pa.array([name.writer for name in names], pa.string()).take(owner),
-        pa.array([name.experiment_id for name in names], pa.string()).take(owner),
+        _owned([name.writer for name in names], owner),
+        _owned([name.experiment_id for name in names], owner),
         *body.columns,
     ]
     table = pa.Table.from_arrays(columns, schema=wanted)
     if purged:
-        runs = pa.array(sorted(purged), pa.string())
+        runs = arrays.strings(sorted(purged))
         table = table.filter(pc.invert(pc.is_in(table["run_id"], value_set=runs)))
     return table
 
 
-def _writers(parts: Sequence[tuple[LiveSegment, _Part]]) -> pa.Table:
+def _owned(texts: Sequence[str], owner: NDArray[np.int64]) -> pa.DictionaryArray[Any, Any]:
+    """Return for each row the text of the segment that it came from."""
+    values = list(dict.fromkeys(texts))
+    places = {text: place for place, text in enumerate(values)}
+    codes = np.array([places[text] for text in texts], np.int32)[owner]
+    return pa.DictionaryArray.from_arrays(arrays.numbers(codes), arrays.strings(values))
+
+
+def _writers(parts: Sequence[tuple[LiveSegment, Part]]) -> pa.Table:
     """Say of each writer who it is, from its newest segment."""
     newest = {segment.name.writer: (segment, part.header) for segment, part in parts}
     rows = [
@@ -335,15 +324,20 @@ def _writers(parts: Sequence[tuple[LiveSegment, _Part]]) -> pa.Table:
         for writer, (segment, header) in newest.items()
     ]
     wanted = tables.writers_schema()
-    columns = zip(*rows, strict=True) if rows else [()] * len(wanted)
-    arrays = [pa.array(column, of.type) for column, of in zip(columns, wanted, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=wanted)
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else [()] * len(wanted)
+    made = [
+        arrays.strings(column)
+        if pa.types.is_string(of.type)
+        else arrays.numbers(np.array(column, np.int64))
+        for column, of in zip(columns, wanted, strict=True)
+    ]
+    return pa.Table.from_arrays(made, schema=wanted)
 
 
-def _lake_events(parts: Sequence[tuple[LiveSegment, _Part]]) -> pa.Table:
+def _lake_events(parts: Sequence[tuple[LiveSegment, Part]]) -> pa.Table:
     """Return the rows of the reserved partition, each once."""
     wanted = tables.lake_events_schema()
-    stacked = [wanted.empty_table()]
+    stacked = [pa.Table.from_batches([], wanted)]
     for segment, part in parts:
         rows = part.rows
         if rows is None:
@@ -356,8 +350,8 @@ def _lake_events(parts: Sequence[tuple[LiveSegment, _Part]]) -> pa.Table:
             "clock": rows["timestamp"].cast(pa.int64()),
             "num": rows["num"],
             "str": rows["str"],
-            "writer": pa.array([name.writer] * rows.num_rows, pa.string()),
-            "seq": pa.array(np.arange(name.first, name.last + 1)),
+            "writer": arrays.strings([name.writer] * rows.num_rows),
+            "seq": arrays.numbers(np.arange(name.first, name.last + 1)),
         }
         stacked.append(pa.table(columns).cast(wanted).slice(segment.skip_rows))
     return pa.concat_tables(stacked).combine_chunks()

@@ -18,6 +18,7 @@ from runlake.errors import DataLossWarning, RunlakeWarning, StateError, StorageE
 from runlake.storage import layout, manifest
 from runlake.storage.filesystem import Range
 from runlake.storage.manifest import Manifest
+from runlake.storage.watermarks import Watermarks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -162,12 +163,16 @@ class Snapshots:
         """
         self._fs = fs
         self._manifest = Manifest(lake=lake)
+        self._watermarks = Watermarks(fs, self._manifest)
         self._seen: dict[Stream, _Cover] = {}
         self._holes: dict[Stream, int] = {}
         self._lock = threading.Lock()
 
     def take(self, experiment_ids: Collection[str] | None = None) -> Snapshot:
         """Take a snapshot: two listings, and a read of the newest manifest if it is new.
+
+        A writer that was compacted long ago and has a segment nevertheless (it runs for long,
+        or was recovered late) costs one read of each cold file that may know it.
 
         Args:
             experiment_ids: the experiments wanted, None for all. The reserved partition is
@@ -182,6 +187,18 @@ class Snapshots:
             NewerFormatError: a newer runlake wrote something that must be understood.
         """
         wanted = None if experiment_ids is None else frozenset(experiment_ids)
+        for _ in range(_MANIFEST_TRIES):
+            try:
+                return self._take(wanted)
+            except FileNotFoundError:  # a cold file: a newer manifest has come, without it
+                continue
+        message = (
+            f"the watermarks of {self._fs.url} are named but cannot be found, {_MANIFEST_TRIES} "
+            "times. Try again; `runlake verify` tells more."
+        )
+        raise StorageError(message, url=self._fs.url)
+
+    def _take(self, wanted: frozenset[str] | None) -> Snapshot:
         # Listed before the manifest is read: a segment that is consumed and vacuumed in between
         # is then in the manifest; the other way round it would be in neither.
         listing = self._list_log(wanted)
@@ -196,9 +213,10 @@ class Snapshots:
             listing = kept | fresh
             found = self._newest_manifest()
             covers = self._cover(listing, found, wanted)
-        for stream in self._doubtful(covers):
-            watermark = found.watermark(stream.writer)
-            covers[stream] = self._settle(stream, listing.get(stream, {}), watermark)
+        doubtful_streams = self._doubtful(covers)
+        watermarks = self._watermarks_of(found, doubtful_streams)
+        for stream in doubtful_streams:
+            covers[stream] = self._settle(stream, listing.get(stream, {}), watermarks[stream])
         self._remember(covers)
         return self._snapshot(covers, found, wanted)
 
@@ -250,9 +268,25 @@ class Snapshots:
     ) -> dict[Stream, _Cover]:
         """Choose segments for every stream that is listed or was seen before."""
         seen = [stream for stream in list(self._seen) if _is_wanted(stream, wanted)]
+        streams = dict.fromkeys([*listing, *seen])
+        watermarks = self._watermarks_of(found, streams)
         return {
-            stream: _cover(listing.get(stream, {}), found.watermark(stream.writer))
-            for stream in dict.fromkeys([*listing, *seen])
+            stream: _cover(listing.get(stream, {}), watermarks[stream]) for stream in streams
+        }
+
+    def _watermarks_of(self, found: Manifest, streams: Iterable[Stream]) -> dict[Stream, int]:
+        """Return how far each stream is compacted."""
+        with self._lock:
+            if self._watermarks.manifest is not found:
+                self._watermarks = Watermarks(self._fs, found)
+            known = self._watermarks
+        by_experiment: dict[str, list[str]] = {}
+        for stream in streams:
+            by_experiment.setdefault(stream.experiment_id, []).append(stream.writer)
+        return {
+            Stream(experiment_id, writer): last
+            for experiment_id, writers in by_experiment.items()
+            for writer, last in known.of(experiment_id, writers).items()
         }
 
     def _doubtful(self, covers: Mapping[Stream, _Cover]) -> list[Stream]:

@@ -65,6 +65,7 @@ FACT_KINDS: Final = frozenset(
         schema.RUN,
         schema.PARAM,
         schema.TAG,
+        schema.INPUT,
         schema.STATUS,
         schema.DELETE,
         schema.RESTORE,

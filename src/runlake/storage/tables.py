@@ -8,16 +8,24 @@ stands), and facts of several writers lie side by side; folding them into curren
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from runlake._lazy import lazy
+from runlake.storage import arrays
+from runlake.storage.index import PointIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection
 
     import pyarrow as pa
+    import pyarrow.compute as pc
 else:
     pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
+
+
+# Columns of facts and summaries that come as numbered texts (`dictionary<int32, string>`).
+NUMBERED: Final = frozenset({"writer", "experiment_id", "run_id", "kind", "key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,45 @@ class PointFile:
     experiment_id: str
     first: int
     skip_rows: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointRows:
+    """Where the points of some runs and keys are; files and rows share no point.
+
+    Attributes:
+        files: to be scanned, by writer and sequence number. They may hold other rows too:
+            filter by `kind`, `run_id` and `key`, and pass over `skip_rows`.
+        rows: points that were read already, as `point_rows_schema()`, of these runs and keys
+            only, by writer and sequence number; None where every point is in a file.
+    """
+
+    files: tuple[PointFile, ...]
+    rows: pa.Table | None = None
+
+
+class Points(Protocol):
+    """Finds the rows of a snapshot when they are asked for."""
+
+    def __call__(self) -> tuple[PointFile, ...]:
+        """Return all live segments, each writer's in the order of its sequence numbers."""
+
+    def select(
+        self,
+        summaries: pa.Table,
+        run_ids: Collection[str] | None,
+        keys: Collection[str] | None,
+    ) -> PointRows:
+        """Return where the points of some runs and keys are.
+
+        Args:
+            summaries: of the snapshot.
+            run_ids: the runs wanted; None means all.
+            keys: the metrics wanted; None means all.
+
+        Returns:
+            Files that may hold such points, and points that were read already.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +109,7 @@ class SnapshotTables:
         writers: the writers seen, as `writers_schema()`.
         lake_events: the rows of the reserved partition, as `lake_events_schema()`.
         points: all live segments, each writer's in the order of its sequence numbers; or a
-            function that gives them, because only row-level views need them (`point_files`).
+            what gives them, because only row-level views need them (`point_files`).
         now_us: the store's clock when the snapshot was taken, microseconds since 1970.
         stale_s: seconds without an object after which an open run is stale.
         root_url: the lake, without credentials and without a slash at its end.
@@ -74,7 +121,7 @@ class SnapshotTables:
     summaries: pa.Table
     writers: pa.Table
     lake_events: pa.Table
-    points: tuple[PointFile, ...] | Callable[[], tuple[PointFile, ...]]
+    points: tuple[PointFile, ...] | Points
     now_us: int
     stale_s: float
     root_url: str
@@ -85,14 +132,40 @@ class SnapshotTables:
         """Return the files with the rows; of a far lake they are fetched at the first call."""
         return self.points() if callable(self.points) else self.points
 
+    def select_points(
+        self, run_ids: Collection[str] | None, keys: Collection[str] | None
+    ) -> PointRows:
+        """Return where the points of some runs and keys are, and leave all other files alone.
+
+        Args:
+            run_ids: the runs wanted; None means all.
+            keys: the metrics wanted; None means all.
+
+        Returns:
+            Files that may hold such points, and of a far lake those that were read by range.
+
+        Raises:
+            SnapshotExpiredError: an object is gone; take another snapshot.
+            StorageError: the store cannot be read, or the cache cannot be written.
+        """
+        if callable(self.points):
+            found = self.points.select(self.summaries, run_ids, keys)
+            if found.rows is None or not self.purged:
+                return found
+            hidden = pc.is_in(found.rows["run_id"], value_set=arrays.strings(self.purged))
+            return PointRows(found.files, found.rows.filter(pc.invert(hidden)))
+        index = PointIndex(self.summaries)
+        writers = index.writers(index.rows(run_ids, keys))
+        return PointRows(tuple(file for file in self.points if file.writer in writers))
+
 
 def facts_schema() -> pa.Schema:
     """Return the columns of `SnapshotTables.facts`.
 
     Returns:
-        `writer`, `experiment_id`, `run_id`, `kind`, `key`: text; `clock`: microseconds since
-        1970; `seq`: sequence number in the writer; `num`: float64 or null; `str`: text or
-        null. One row may occur many times; (writer, seq) tells facts apart.
+        `writer`, `experiment_id`, `run_id`, `kind`, `key`: numbered texts; `clock`:
+        microseconds since 1970; `seq`: sequence number in the writer; `num`: float64 or null;
+        `str`: text or null. One row may occur many times; (writer, seq) tells facts apart.
     """
     columns: list[tuple[str, pa.DataType]] = [
         ("writer", pa.string()),
@@ -105,15 +178,15 @@ def facts_schema() -> pa.Schema:
         ("num", pa.float64()),
         ("str", pa.string()),
     ]
-    return pa.schema(columns)
+    return _numbered(columns)
 
 
 def summaries_schema() -> pa.Schema:
     """Return the columns of `SnapshotTables.summaries`.
 
     Returns:
-        `writer`, `experiment_id`, `run_id`, `key`: text; `n`: points so far, NaN included;
-        `sum`: of the points that are not NaN; `nan_count`; then value, step and time
+        `writer`, `experiment_id`, `run_id`, `key`: numbered texts; `n`: points so far, NaN
+        included; `sum`: of the points that are not NaN; `nan_count`; then value, step and time
         (microseconds since 1970) of the `last`, `first`, `min` and `max` point. States of one
         writer are cumulative: of several rows for (run, key, writer) the largest `n` holds.
     """
@@ -132,7 +205,12 @@ def summaries_schema() -> pa.Schema:
             (f"{point}_step", pa.int64()),
             (f"{point}_time", pa.int64()),
         ]
-    return pa.schema(columns)
+    return _numbered(columns)
+
+
+def _numbered(columns: list[tuple[str, pa.DataType]]) -> pa.Schema:
+    coded = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([(name, coded if name in NUMBERED else kind) for name, kind in columns])
 
 
 def writers_schema() -> pa.Schema:
@@ -173,6 +251,26 @@ def lake_events_schema() -> pa.Schema:
         ("seq", pa.int64()),
     ]
     return pa.schema(columns)
+
+
+def point_rows_schema() -> pa.Schema:
+    """Return the columns of `PointRows.rows`.
+
+    Returns:
+        `run_id`, `experiment_id`, `key`, `writer`: numbered texts; `step`; `timestamp`:
+        `timestamp[us, tz=UTC]`; `value`: float64; `seq`: sequence number in the writer.
+    """
+    columns: list[tuple[str, pa.DataType]] = [
+        ("run_id", pa.string()),
+        ("experiment_id", pa.string()),
+        ("key", pa.string()),
+        ("step", pa.int64()),
+        ("timestamp", pa.timestamp("us", tz="UTC")),
+        ("value", pa.float64()),
+        ("writer", pa.string()),
+        ("seq", pa.int64()),
+    ]
+    return _numbered(columns)
 
 
 def empty_tables(*, root_url: str, now_us: int, stale_s: float) -> SnapshotTables:

@@ -6,6 +6,7 @@ All are deterministic: what goes wrong follows from a seed or from a number of c
 from __future__ import annotations
 
 import random
+import threading
 from abc import abstractmethod
 from collections import Counter
 from math import ceil
@@ -32,10 +33,12 @@ class Call(NamedTuple):
     Attributes:
         verb: the method's name.
         keys: what it is about; the prefix of a listing.
+        sent_bytes: what goes to the store.
     """
 
     verb: str
     keys: tuple[str, ...]
+    sent_bytes: int = 0
 
     @property
     def is_write(self) -> bool:
@@ -76,19 +79,26 @@ class Wrapper(Filesystem):
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object."""
-        self.around(Call("put", (key,)), lambda: self.inner.put(key, data))
+        self.around(Call("put", (key,), len(data)), lambda: self.inner.put(key, data))
 
     def put_absent(self, key: str, data: bytes) -> bool:
         """Write an object only if there is none."""
-        return self.around(Call("put_absent", (key,)), lambda: self.inner.put_absent(key, data))
+        call = Call("put_absent", (key,), len(data))
+        return self.around(call, lambda: self.inner.put_absent(key, data))
 
     def upload(self, key: str, file: Path) -> None:
         """Copy a local file to a key."""
-        self.around(Call("upload", (key,)), lambda: self.inner.upload(key, file))
+        call = Call("upload", (key,), file.stat().st_size)
+        self.around(call, lambda: self.inner.upload(key, file))
 
     def download(self, key: str, file: Path) -> None:
         """Copy an object to a local file."""
-        self.around(Call("download", (key,)), lambda: self.inner.download(key, file))
+
+        def fetch() -> int:
+            self.inner.download(key, file)
+            return file.stat().st_size
+
+        self.around(Call("download", (key,)), fetch)
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object inside the lake."""
@@ -153,31 +163,54 @@ class CountingFilesystem(Wrapper):
 
 @final
 class SlowFilesystem(Wrapper):
-    """Waits one latency for each round trip.
+    """A far store: waits as one does, and has no local files, whatever it wraps.
 
-    Pages of a listing come one after another; up to `parallel` ranges travel together.
+    A round trip costs one latency, and bytes cost what the line takes for them. Pages of a
+    listing, 1,000 keys each, come one after another; of the ranges of one call as many as
+    `parallel` travel together, and they share the line. Two threads wait side by side.
+
+    Without `sleep` nobody waits in truth: the seconds only add up, the same at every time.
+
+    Attributes:
+        waited_s: seconds waited so far, by all threads together.
     """
 
     def __init__(
         self,
         inner: Filesystem,
         *,
-        latency_s: float,
-        sleep: Callable[[float], None],
+        latency_s: float = 0.05,
+        bytes_s: float = 100e6,
         parallel: int = 64,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         """Wrap `inner`.
 
         Args:
             inner: the filesystem that does the work.
             latency_s: seconds for each round trip.
-            sleep: called with the seconds to wait; a test may pass one that only adds up.
+            bytes_s: bytes that the line carries each second, one way.
             parallel: requests that travel together.
+            sleep: called with the seconds to wait: `time.sleep` to measure a clock, None to
+                count.
         """
         super().__init__(inner)
+        self.is_local = False
+        self.waited_s = 0.0
         self._latency_s = latency_s
-        self._sleep = sleep
+        self._bytes_s = bytes_s
         self._parallel = parallel
+        self._sleep = sleep
+        self._lock = threading.Lock()
+
+    def local_file(self, key: str) -> Path:
+        """Return no file, because what is far away has none.
+
+        Raises:
+            StorageError: always.
+        """
+        message = f"{self.url}/{key} is made to be far away, not a local file."
+        raise StorageError(message, url=self.url)
 
     def around(self, call: Call, action: Callable[[], T]) -> T:
         """Do it, then wait."""
@@ -192,7 +225,16 @@ class SlowFilesystem(Wrapper):
             else:
                 trips = requests.total()
             if trips:
-                self._sleep(trips * self._latency_s)
+                self._wait(
+                    trips * self._latency_s
+                    + (call.sent_bytes + _received_bytes(call, result)) / self._bytes_s
+                )
+
+    def _wait(self, seconds: float) -> None:
+        with self._lock:
+            self.waited_s += seconds
+        if self._sleep is not None:
+            self._sleep(seconds)
 
 
 @final
@@ -300,6 +342,17 @@ def _requests(call: Call, result: object) -> Counter[str]:
     if call.verb == "get_ranges":
         return Counter(GET=size)
     return Counter(_REQUESTS.get(call.verb, {}))
+
+
+def _received_bytes(call: Call, result: object) -> int:
+    """Return what came from the store for one call that returned `result`."""
+    if call.verb == "download" and isinstance(result, int):
+        return result
+    if isinstance(result, bytes):
+        return len(result)
+    if call.verb == "get_ranges" and isinstance(result, list):
+        return sum(map(len, result))
+    return 0
 
 
 _REQUESTS: Final = {

@@ -1,0 +1,346 @@
+"""How appended facts fold into what runs are and hold; each part at its first use.
+
+The rules, the same for every question:
+
+- An order of facts is always (clock, writer, seq). Of params and run attributes the earliest
+  stands; of tags, inputs, the chosen run name, deletion and status the latest. A null tag is
+  gone.
+- A run belongs to the experiment of its earliest fact. Its `status` is RUNNING (or SCHEDULED)
+  while a writer whose own latest word is that has put an object within `stale_s`; else it is
+  the latest word of all writers. `is_stale`: the status is RUNNING or SCHEDULED, and no open
+  writer of the run is that fresh. A run without any word on its status counts as RUNNING.
+- Runs stand in the order of their start, the newest first, then of their ids. A run's *place*
+  in that order is how all parts name it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+
+from runlake import schema
+from runlake._lazy import lazy
+from runlake.query.held import Held
+from runlake.query.summaries import SummaryFold
+from runlake.storage import arrays
+from runlake.storage.standing import Coded, coded, standing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from numpy.typing import NDArray
+
+    from runlake.storage.tables import SnapshotTables
+else:
+    np = lazy("numpy")
+    pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
+
+_SOURCE_TAG: Final = "mlflow.source.name"
+
+
+class _Facts(NamedTuple):
+    """The facts, texts as numbers."""
+
+    table: pa.Table
+    runs: Coded
+    kinds: Coded
+    keys: Coded
+    writers: Coded
+    writer_ranks: NDArray[np.int64]
+    by_kind: NDArray[np.int64]
+    kind_starts: NDArray[np.int64]
+    clocks: NDArray[np.int64]
+    seqs: NDArray[np.int64]
+    texts: pa.StringArray
+
+    def rows(self, kind: str, *, key: str | None = None) -> NDArray[np.int64]:
+        """Return the rows of one kind, of one key or of all."""
+        code = self.kinds.code_of(kind)
+        if code < 0:
+            return np.arange(0)
+        found = self.by_kind[self.kind_starts[code] : self.kind_starts[code + 1]]
+        return found if key is None else found[self.keys.codes[found] == self.keys.code_of(key)]
+
+    def runs_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the run codes of some rows."""
+        return self.runs.codes[rows].astype(np.int64)
+
+    def stand(
+        self, rows: NDArray[np.int64], groups: NDArray[np.int64], *, latest: bool
+    ) -> NDArray[np.int64]:
+        """Choose of `rows` one of each group, by (clock, writer, seq)."""
+        order = [self.clocks[rows], self.writer_ranks[self.writers.codes[rows]], self.seqs[rows]]
+        return rows[standing(groups, order, latest=latest)]
+
+    def values(self, column: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
+        """Return `str` or `num` of some rows."""
+        whole = self.texts if column == "str" else self.table[column].combine_chunks()
+        found: pa.Array[Any] = whole.take(arrays.numbers(rows))
+        return found
+
+
+class _Writers(NamedTuple):
+    """What is known of the writers of the facts, by their code."""
+
+    is_fresh: NDArray[np.bool_]
+    is_open: NDArray[np.bool_]
+
+
+@final
+class Folded:
+    """What one snapshot says of runs."""
+
+    def __init__(self, tables: SnapshotTables) -> None:
+        """Nothing is folded before it is asked for.
+
+        Args:
+            tables: the snapshot.
+        """
+        self._tables = tables
+
+    @cached_property
+    def runs(self) -> pa.Table:
+        """One row for each run, by place.
+
+        `run_id`, `experiment_id`, `run_name`, `status`, `is_quiet` (no open writer of it is
+        fresh), `start_us`, `end_us` (of the latest word), `user_id`, `source_name`,
+        `parent_run_id`, `is_deleted`.
+        """
+        return self._ordered[0]
+
+    @cached_property
+    def births(self) -> pa.Table:
+        """The earliest clock of each experiment that has runs: `experiment_id`, `clock`."""
+        facts = self._facts
+        homes = coded(facts.table["experiment_id"])
+        is_run = facts.runs.codes != facts.runs.code_of("")
+        clocks = np.full(len(homes.values), np.iinfo(np.int64).max)
+        np.minimum.at(clocks, homes.codes[is_run], facts.clocks[is_run])
+        found = np.flatnonzero(clocks < np.iinfo(np.int64).max)
+        return pa.table(
+            {
+                "experiment_id": homes.values.take(arrays.numbers(found)),
+                "clock": arrays.numbers(clocks[found]),
+            }
+        )
+
+    @cached_property
+    def params(self) -> Held:
+        """What params runs have: `value`, `number`."""
+        return self._held(schema.PARAM, latest=False)
+
+    @cached_property
+    def tags(self) -> Held:
+        """What tags runs have: `value`."""
+        return self._held(schema.TAG, latest=True)
+
+    @cached_property
+    def inputs(self) -> Held:
+        """What data sets runs have, as JSON: `value`."""
+        return self._held(schema.INPUT, latest=True)
+
+    @cached_property
+    def metrics(self) -> Held:
+        """What metrics runs have: the columns of `metric_summary`, ids included."""
+        summaries = self._tables.summaries
+        runs, keys = coded(summaries["run_id"]), coded(summaries["key"])
+        groups = runs.codes * np.int64(len(keys.values)) + keys.codes
+        fold = SummaryFold(summaries, groups, coded(summaries["writer"]).codes)
+        known: Any = pc.index_in(runs.values, value_set=self.runs["run_id"].combine_chunks())
+        places = np.where(arrays.is_valid(known), arrays.values(known), -1).astype(np.int32)
+
+        def values(name: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
+            if name in {"run_id", "experiment_id"}:
+                return summaries[name].combine_chunks().take(arrays.numbers(fold.heads[rows]))
+            return fold.values(name, rows)
+
+        return Held(
+            places[runs.codes[fold.heads]],
+            keys.codes[fold.heads],
+            keys.values,
+            values=values,
+            run_count=self.runs.num_rows,
+        )
+
+    @cached_property
+    def _facts(self) -> _Facts:
+        table = self._tables.facts
+        homes = coded(table["experiment_id"])
+        reserved = homes.code_of(schema.RESERVED_PARTITION)
+        if reserved >= 0:
+            keep: Any = arrays.numbers(np.flatnonzero(homes.codes != reserved))
+            table = table.take(keep)
+        writers, kinds = coded(table["writer"]), coded(table["kind"])
+        counts = np.bincount(kinds.codes, minlength=len(kinds.values))
+        return _Facts(
+            table=table,
+            runs=coded(table["run_id"]),
+            kinds=kinds,
+            keys=coded(table["key"]),
+            writers=writers,
+            writer_ranks=writers.ranks(),
+            # Small numbers are sorted by counting them.
+            by_kind=np.argsort(kinds.codes.astype(np.uint16), kind="stable"),
+            kind_starts=np.concatenate([[0], np.cumsum(counts)]),
+            clocks=arrays.values(table["clock"].combine_chunks()),
+            seqs=arrays.values(table["seq"].combine_chunks()),
+            texts=cast("pa.StringArray", table["str"].combine_chunks()),
+        )
+
+    @cached_property
+    def _writers(self) -> _Writers:
+        tables, facts = self._tables, self._facts
+        fresh_us = tables.now_us - int(tables.stale_s * 1e6)
+        times = arrays.values(tables.writers["object_time_us"].combine_chunks())
+        rows = arrays.numbers(np.flatnonzero(times >= fresh_us))
+        fresh = tables.writers["writer"].take(rows)
+        has_fresh = _flags(pc.is_in(facts.writers.values, value_set=fresh))
+        is_open = has_fresh.copy()
+        is_open[facts.writers.codes[facts.rows(schema.CLOSE)]] = False
+        return _Writers(is_fresh=has_fresh, is_open=is_open)
+
+    @cached_property
+    def _ordered(self) -> tuple[pa.Table, NDArray[np.int32]]:
+        """Return the runs by place, and the place of each run code."""
+        facts = self._facts
+        columns = {"run_id": facts.runs.values} | self._homes() | self._attributes()
+        columns |= self._words(columns.pop("is_fresh"))
+        clock = columns.pop("clock")
+        columns["start_us"] = pc.coalesce(columns["start_us"], clock)
+        table = pa.table(columns)
+        order: Any = pc.sort_indices(
+            table, sort_keys=[("start_us", "descending"), ("run_id", "ascending")]
+        )
+        # What writers say of themselves names no run.
+        order = arrays.values(order.cast(pa.int64()))
+        order = order[order != facts.runs.code_of("")]
+        places = np.full(table.num_rows, -1, np.int32)
+        places[order] = np.arange(len(order), dtype=np.int32)
+        return table.take(arrays.numbers(order)), places
+
+    def _homes(self) -> dict[str, Any]:
+        """Return where each run belongs, its earliest clock, and whether a writer is fresh."""
+        facts = self._facts
+        runs = facts.runs.codes
+        # Facts of one run by one writer lie together: of each stretch the least clock will do.
+        is_new = np.ones(len(runs), bool)
+        is_new[1:] = (runs[1:] != runs[:-1]) | (facts.writers.codes[1:] != facts.writers.codes[:-1])
+        heads = np.flatnonzero(is_new)
+        clocks = np.minimum.reduceat(facts.clocks, heads) if len(heads) else facts.clocks
+        writers, groups = facts.writers.codes[heads], facts.runs_of(heads)
+        chosen = standing(groups, [clocks, facts.writer_ranks[writers]], latest=False)
+        chosen = chosen[np.argsort(groups[chosen])]
+        homes = facts.table["experiment_id"].combine_chunks()
+        return {
+            "experiment_id": homes.take(arrays.numbers(heads[chosen])),
+            "clock": arrays.numbers(clocks[chosen]),
+            "is_fresh": np.bincount(groups, weights=self._writers.is_fresh[writers]) > 0,
+        }
+
+    def _attributes(self) -> dict[str, Any]:
+        """Return what runs say of themselves, by run code."""
+        facts = self._facts
+        flags = np.concatenate([facts.rows(schema.DELETE), facts.rows(schema.RESTORE)])
+        flags = facts.stand(flags, facts.runs_of(flags), latest=True)
+        is_deleted = np.zeros(len(facts.runs.values), bool)
+        deletions = facts.kinds.codes[flags] == facts.kinds.code_of(schema.DELETE)
+        is_deleted[facts.runs.codes[flags]] = deletions
+        start = self._attribute(schema.RUN_START, column="num").cast(pa.int64(), safe=False)
+        return {
+            "run_name": pc.coalesce(
+                self._attribute(schema.RUN_NAME, latest=True),
+                self._attribute(schema.RUN_AUTO_NAME),
+            ),
+            "start_us": start,
+            "user_id": self._attribute(schema.RUN_USER),
+            "source_name": pc.coalesce(
+                self._attribute(schema.RUN_SOURCE),
+                self._attribute(_SOURCE_TAG, kind=schema.TAG, latest=True),
+            ),
+            "parent_run_id": self._attribute(schema.RUN_PARENT),
+            "is_deleted": _booleans(is_deleted),
+        }
+
+    def _attribute(
+        self, key: str, *, kind: str = schema.RUN, column: str = "str", latest: bool = False
+    ) -> pa.Array[Any]:
+        """Return one attribute by run code, null where nothing was said."""
+        facts = self._facts
+        rows = facts.rows(kind, key=key)
+        rows = facts.stand(rows, facts.runs_of(rows), latest=latest)
+        return self._spread(column, rows)
+
+    def _words(self, is_fresh: NDArray[np.bool_]) -> dict[str, Any]:
+        """Return the status of each run, when it ended, and whether it is quiet.
+
+        Args:
+            is_fresh: by run code, whether any writer of the run is fresh.
+        """
+        facts, count = self._facts, len(self._facts.runs.values)
+        rows = facts.rows(schema.STATUS)
+        pairs = facts.runs_of(rows) * len(facts.writers.values)
+        rows = facts.stand(rows, pairs + facts.writers.codes[rows], latest=True)
+        runs, writers = facts.runs_of(rows), facts.writers.codes[rows]
+        said = facts.values("str", rows)
+
+        def some(words: Collection[str], is_meant: NDArray[np.bool_]) -> NDArray[np.bool_]:
+            says = _flags(pc.is_in(said, value_set=arrays.strings(sorted(words))))
+            return np.bincount(runs, weights=says & is_meant[writers], minlength=count) > 0
+
+        is_open = self._writers.is_open
+        latest = facts.stand(rows, runs, latest=True)
+        has_word = np.zeros(count, bool)
+        has_word[facts.runs_of(latest)] = True
+        is_heard = some(schema.OPEN, self._writers.is_fresh)
+        status = pc.coalesce(self._spread("str", latest), arrays.text(schema.RUNNING))
+        for word in (schema.SCHEDULED, schema.RUNNING):
+            status = pc.if_else(_booleans(some({word}, is_open)), arrays.text(word), status)
+        ends = self._spread("num", latest).cast(pa.int64(), safe=False)
+        return {
+            "status": status,
+            "is_quiet": _booleans(np.where(has_word, ~is_heard, ~is_fresh)),
+            "end_us": pc.coalesce(ends, self._spread("clock", latest)),
+        }
+
+    def _spread(self, column: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
+        """Return what facts hold, one of a run at most, by run code; null elsewhere."""
+        codes = self._facts.runs_of(rows)
+        chosen = np.full(len(self._facts.runs.values), -1, np.int64)
+        chosen[codes] = np.arange(len(rows))
+        indices = arrays.numbers(np.maximum(chosen, 0), mask=chosen < 0)
+        found: pa.Array[Any] = self._facts.values(column, rows).take(indices)
+        return found
+
+    def _held(self, kind: str, *, latest: bool) -> Held:
+        """Return what stands of one kind of facts, by run and key."""
+        facts = self._facts
+        stood = facts.rows(kind)
+        groups = facts.runs_of(stood) * len(facts.keys.values) + facts.keys.codes[stood]
+        stood = facts.stand(stood, groups, latest=latest)
+        if kind == schema.TAG:
+            stood = stood[arrays.is_valid(facts.texts)[stood]]
+
+        def values(name: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
+            return facts.values({"value": "str", "number": "num"}[name], stood[rows])
+
+        return Held(
+            self._ordered[1][facts.runs.codes[stood]],
+            facts.keys.codes[stood],
+            facts.keys.values,
+            values=values,
+            run_count=self.runs.num_rows,
+        )
+
+
+def _flags(found: pa.BooleanArray) -> NDArray[np.bool_]:
+    """Return booleans without nulls as NumPy's."""
+    return arrays.values(found.cast(pa.int8())).astype(bool)
+
+
+def _booleans(flags: NDArray[np.bool_]) -> pa.Array[Any]:
+    """Return NumPy's booleans as Arrow's."""
+    return arrays.numbers(flags.astype(np.int32)).cast(pa.bool_())

@@ -1,0 +1,158 @@
+"""Compaction: the rows and states of many segments become a few files of tables.
+
+Any number of compactors may work on one lake at once, and any of them may die at any instant:
+what is compacted is what the newest manifest says, and nothing else changes an answer. Memory
+is bounded by a budget whatever the size of the lake: segments go in in batches, each a commit
+of its own, and tables are merged row group by row group. The normative text is
+`docs/spec/v1.md`, "Compact".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING, Final, final
+
+from runlake import ids
+from runlake.errors import ConflictError, InvalidInputError, StateError
+from runlake.storage.commit import Committer
+from runlake.storage.snapshot import Snapshots
+from runlake.storage.work import Compacted, Limits, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runlake.storage.filesystem import Filesystem
+
+DUE_SEGMENTS: Final = 128
+"""An experiment with more live segments is worth a compaction that nobody asked for."""
+_TRIES: Final = 10
+_PAUSE_S: Final = 0.5
+
+
+def shard_of(experiment_id: str, count: int) -> int:
+    """Return which of `count` machines compacts an experiment: 0 to `count - 1`."""
+    digest = hashlib.blake2b(experiment_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % count
+
+
+@final
+class Compactor:
+    """Compacts the experiments of one lake."""
+
+    def __init__(
+        self,
+        fs: Filesystem,
+        *,
+        lake: str,
+        limits: Limits | None = None,
+        is_alone: bool = False,
+        progress: Callable[[Compacted], None] = lambda _: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Start without memory; no request is made.
+
+        Args:
+            fs: the lake's storage.
+            lake: its id.
+            limits: how much may be taken; None for the default.
+            is_alone: nobody else compacts this lake, so that a store will do that cannot
+                create conditionally.
+            progress: called with what was done so far, after each commit.
+            sleep: what waits, so that a test need not.
+        """
+        self._fs = fs
+        self._limits = limits or Limits()
+        self._is_alone = is_alone
+        self._progress, self._sleep = progress, sleep
+        self._snapshots = Snapshots(fs, lake=lake)
+        self._committer = Committer(fs, lake=lake)
+
+    def experiments(self, *, shard: tuple[int, int] | None = None) -> list[str]:
+        """Return the partitions that hold segments or tables, the reserved one among them.
+
+        Args:
+            shard: (i, n), i from 1: only those that the i-th of n machines compacts.
+
+        Raises:
+            InvalidInputError: there is no such shard.
+            StorageError: the store cannot be read.
+            FormatError: the newest manifest is damaged, another lake's, or newer.
+        """
+        if shard is not None and not 1 <= shard[0] <= shard[1]:
+            message = f"shard {shard[0]}/{shard[1]} is none; write i/n with i from 1 to n."
+            raise InvalidInputError(message)
+        snapshot = self._snapshots.take()
+        tables = snapshot.manifest.tables.values()
+        found = {segment.name.experiment_id for segment in snapshot.segments}
+        found |= {file.experiment_id for files in tables for file in files}
+        return sorted(
+            each for each in found if shard is None or shard_of(each, shard[1]) == shard[0] - 1
+        )
+
+    def is_due(self, experiment_id: str) -> bool:
+        """Tell whether so many segments of an experiment are live that it should be compacted.
+
+        Raises:
+            StorageError: the store cannot be read.
+            FormatError: the newest manifest is damaged, another lake's, or newer.
+        """
+        snapshot = self._snapshots.take([experiment_id])
+        live = [each for each in snapshot.segments if each.name.experiment_id == experiment_id]
+        return len(live) > DUE_SEGMENTS
+
+    def compact(self, experiment_id: str) -> Compacted:
+        """Compact one experiment as far as its writers allow.
+
+        Every commit stands by itself, so this may be ended at any instant.
+
+        Args:
+            experiment_id: the partition; the reserved one is as good as any.
+
+        Returns:
+            What was done.
+
+        Raises:
+            StateError: the store cannot create conditionally, and we may not be alone.
+            ConflictError: others were first, time and again.
+            StorageError: the store cannot be read or written.
+            FormatError: a manifest or a table file is damaged, another lake's, or newer.
+        """
+        self._refuse_unsafe_store()
+        work = Work(self._fs, experiment_id, self._limits)
+        losses = 0
+        while True:
+            snapshot = self._snapshots.take([experiment_id])
+            try:
+                change = work.next_change(snapshot)
+            except FileNotFoundError:  # an input was replaced, or compacted and vacuumed
+                is_won = False
+            else:
+                if change is None:
+                    return work.done
+                is_won = self._committer.commit(change, snapshot.manifest) is not None
+            work.settle(is_won=is_won)
+            self._progress(work.done)
+            losses = 0 if is_won else losses + 1
+            if losses == _TRIES:
+                message = (
+                    f"experiment {experiment_id} of {self._fs.url} was not compacted: others "
+                    f"changed it first, {_TRIES} times. Nothing is lost; they do the same work."
+                )
+                raise ConflictError(message, url=self._fs.url)
+            if losses:
+                self._sleep(_PAUSE_S * losses * ids.jitter())
+
+    def _refuse_unsafe_store(self) -> None:
+        """Refuse a store on which two compactors could both win."""
+        if self._is_alone:
+            return
+        safe = self._fs.conditional_create
+        if safe if safe is not None else self._fs.probe():
+            return
+        message = (
+            f"{self._fs.url} cannot create an object only where there is none, so two "
+            "compactions at once would lose rows. If nobody else compacts this lake now or "
+            "while you do, say so: is_alone."
+        )
+        raise StateError(message, url=self._fs.url)

@@ -1,0 +1,254 @@
+"""Taking whole segments in, to give their rows and states out as tables.
+
+A batch takes the segments of a snapshot one after another until it holds as much as memory may
+hold, and then gives for each table the rows that go into it, unsorted. It takes of each writer
+a contiguous run of rows that begins behind its watermark, and nothing of a segment but all of
+it, so that the state in the footer is the state at the new watermark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, final
+
+from runlake import schema
+from runlake._lazy import lazy
+from runlake.errors import FormatError
+from runlake.storage import arrays, segments
+from runlake.storage.fold import folded
+from runlake.storage.standing import coded
+from runlake.storage.table_files import (
+    EVENTS,
+    FACTS,
+    METRICS,
+    SUMMARIES,
+    TABLES,
+    WRITERS,
+    arrow_schema,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from numpy.typing import NDArray
+
+    from runlake.storage.segments import Footer
+    from runlake.storage.snapshot import LiveSegment
+    from runlake.storage.table_files import Table
+else:
+    np = lazy("numpy")
+    pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
+
+# What a row costs from its decoding to the end of its sorting, at the peak.
+_ROW_BYTES: Final = 96
+# States that are folded together now and then, because each repeats the one before.
+_STATE_ROWS: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A segment that was read whole.
+
+    Attributes:
+        segment: which.
+        rows: those behind the watermark.
+        footer: what it says of itself.
+    """
+
+    segment: LiveSegment
+    rows: pa.Table
+    footer: Footer
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the writer has said that it ends."""
+        kinds = self.footer.state.facts["kind"]
+        return self.segment.name.merged or bool(
+            pc.any(pc.equal(kinds, arrays.text(schema.CLOSE))).as_py()
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory until it is written."""
+        state = self.footer.state
+        texts: int = self.rows["str"].nbytes
+        return self.rows.num_rows * _ROW_BYTES + 3 * texts + 3 * state.facts.nbytes
+
+
+def decode(segment: LiveSegment, data: bytes) -> Decoded:
+    """Read a segment.
+
+    Args:
+        segment: which; its first rows may be below the watermark.
+        data: the whole file.
+
+    Returns:
+        The rows behind the watermark.
+
+    Raises:
+        FormatError: it is damaged, or not what its name says.
+        NewerFormatError: a newer runlake wrote it.
+    """
+    name, key = segment.name, segment.entry.key
+    rows, footer = segments.decode(data, key=key)
+    header = footer.header
+    said = (header.experiment_id, header.writer, header.first, header.last, rows.num_rows)
+    named = (name.experiment_id, name.writer, name.first, name.last, name.count)
+    if said != named:
+        message = f"{key}: the footer says {said}, the name says {named}"
+        raise FormatError(message)
+    return Decoded(segment, rows.slice(segment.skip_rows), footer)
+
+
+@final
+class Batch:
+    """Segments taken in, until their rows are written."""
+
+    def __init__(self, purged: Collection[str] = ()) -> None:
+        """Start with nothing.
+
+        Args:
+            purged: runs whose rows are left out.
+        """
+        self.segments: list[LiveSegment] = []
+        self.row_count = 0
+        self.size_bytes = 0
+        self.inputs: dict[str, tuple[int, int]] = {}
+        self._purged = arrays.strings(sorted(purged)) if purged else None
+        self._parts: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
+        self._writers: dict[str, tuple[Any, ...]] = {}
+
+    def add(self, found: Decoded) -> None:
+        """Take a segment in; it begins where the one before of its writer ended.
+
+        Args:
+            found: the segment, its rows behind the watermark.
+        """
+        segment, name = found.segment, found.segment.name
+        self.segments.append(segment)
+        self.size_bytes += found.size_bytes
+        begin = name.first + segment.skip_rows
+        first, last = self.inputs.get(name.writer, (begin, begin - 1))
+        if begin != last + 1:
+            message = f"{name.key} begins at row {begin}, but row {last + 1} is to come"
+            raise FormatError(message)
+        self.inputs[name.writer] = first, name.last
+        self._add_rows(found, begin)
+        self._add_state(found)
+
+    def rows_of(self, table: Table) -> pa.Table:
+        """Return the rows that go into a table, and let go of them.
+
+        Args:
+            table: which; rows come unsorted, but for a table that is folded.
+        """
+        if table.name == WRITERS.name:
+            return self._writer_rows()
+        rows = _joined(table, self._parts.pop(table.name))
+        return folded(table, rows) if table.is_folded else rows
+
+    def _add_rows(self, found: Decoded, begin: int) -> None:
+        rows, writer = found.rows, found.segment.name.writer
+        numbers = np.arange(begin, begin + rows.num_rows)
+        kept = self._unpurged(rows)
+        if kept is not None:
+            rows, numbers = rows.filter(arrays.flags(kept)), numbers[kept]
+        self.row_count += rows.num_rows
+        is_point = _are_points(rows)
+        points = rows if is_point.all() else rows.filter(arrays.flags(is_point))
+        self._keep(METRICS, points.rename_columns({"num": "value"}), writer)
+        if points.num_rows < rows.num_rows:
+            events = rows.filter(arrays.flags(~is_point))
+            events = events.append_column("seq", arrays.numbers(numbers[~is_point]))
+            self._keep(EVENTS, events, writer)
+
+    def _add_state(self, found: Decoded) -> None:
+        segment, header = found.segment, found.footer.header
+        for table, rows in (
+            (FACTS, found.footer.state.facts),
+            (SUMMARIES, found.footer.state.summaries),
+        ):
+            kept = self._unpurged(rows)
+            wanted = rows if kept is None else rows.filter(arrays.flags(kept))
+            self._keep(table, wanted, header.writer)
+            parts = self._parts[table.name]
+            if sum(part.num_rows for part in parts[1:]) > _STATE_ROWS:
+                self._parts[table.name] = [folded(table, _joined(table, parts))]
+        self._writers[header.writer] = (
+            header.writer,
+            header.last,
+            found.is_closed,
+            header.experiment_name,
+            header.host,
+            header.pid,
+            segment.entry.time_us,
+        )
+
+    def _keep(self, table: Table, rows: pa.Table, writer: str) -> None:
+        if not rows.num_rows:
+            return
+        same = pa.DictionaryArray.from_arrays(
+            arrays.numbers(np.zeros(rows.num_rows, np.int32)), arrays.strings([writer])
+        )
+        wanted = arrow_schema(table)
+        rows = rows.append_column("writer", same).select(wanted.names)
+        self._parts[table.name].append(rows.cast(wanted))
+
+    def _unpurged(self, rows: pa.Table) -> NDArray[np.bool_] | None:
+        """Tell of each row whether it may stay; None if all may."""
+        if self._purged is None or not rows.num_rows:
+            return None
+        runs = coded(rows["run_id"])
+        is_gone = pc.is_in(runs.values, value_set=self._purged).to_pylist()
+        return ~np.array(is_gone, bool)[runs.codes] if any(is_gone) else None
+
+    def _writer_rows(self) -> pa.Table:
+        listed = [self._writers[writer] for writer in sorted(self._writers)]
+        wanted = arrow_schema(WRITERS)
+        columns = zip(*listed, strict=True) if listed else [()] * len(wanted)
+        made = [
+            arrays.numbers(np.array(column, np.int64))
+            if field.type == pa.int64()
+            else arrays.flags(np.array(column, bool))
+            if field.type == pa.bool_()
+            else arrays.strings(list(column)).cast(field.type)
+            for column, field in zip(columns, wanted, strict=True)
+        ]
+        return pa.Table.from_arrays(made, schema=wanted)
+
+
+def _are_points(rows: pa.Table) -> NDArray[np.bool_]:
+    """Tell of each row whether it is a metric point as the table of points holds them."""
+    if not rows.num_rows:
+        return np.zeros(0, bool)
+    kinds = coded(rows["kind"])
+    is_point: NDArray[np.bool_] = kinds.codes == kinds.code_of(schema.METRIC)
+    for name, is_there in (("step", True), ("num", True), ("str", False)):
+        column: Any = rows[name]
+        if column.null_count == (0 if is_there else len(column)):
+            continue
+        is_point &= arrays.is_valid(column.combine_chunks()) == is_there
+    return is_point
+
+
+def _joined(table: Table, parts: list[pa.Table]) -> pa.Table:
+    """Put parts one below the other in whole columns, letting go of each column's parts."""
+    wanted = arrow_schema(table)
+    if not parts:
+        return wanted.empty_table()
+    columns: list[list[Any]] = [
+        [chunk for part in parts for chunk in part.column(place).chunks]
+        for place in range(len(wanted))
+    ]
+    parts.clear()
+    made = []
+    for field, chunks in zip(wanted, columns, strict=True):
+        column = pa.chunked_array(chunks, field.type)
+        chunks.clear()
+        made.append(column.unify_dictionaries().combine_chunks())
+        del column
+    return pa.Table.from_arrays(made, schema=wanted)

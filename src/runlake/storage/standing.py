@@ -1,0 +1,97 @@
+"""Which of several rows stands: grouping and choosing over whole columns.
+
+Nearly all facts of a lake are said once, by one writer; what was said once needs no choosing.
+So the groups are counted first, and only rows of groups with several are sorted. Texts are
+numbered before, because numbers are a tenth of the work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from runlake._lazy import lazy
+from runlake.storage import arrays
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+else:
+    np = lazy("numpy")
+    pa = lazy("pyarrow")
+
+# Numbers up to this many times the rows are counted in a table of their own size.
+_SPARSE: Final = 8
+
+
+class Coded(NamedTuple):
+    """A column of texts as numbers.
+
+    Attributes:
+        codes: shape (n,), the place of each row's text in `values`.
+        values: the distinct texts.
+    """
+
+    codes: NDArray[np.int32]
+    values: pa.StringArray
+
+    def code_of(self, text: str) -> int:
+        """Return the number of a text, -1 where no row has it."""
+        return int(self.values.index(arrays.text(text)).as_py())
+
+    def ranks(self) -> NDArray[np.int64]:
+        """Return the place of each of `values` in their order."""
+        order = np.argsort(np.array(self.values.to_pylist(), dtype=object), kind="stable")
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order))
+        return ranks
+
+
+def coded(column: pa.ChunkedArray[Any]) -> Coded:
+    """Number the texts of a column without nulls; each of the numbers occurs."""
+    whole: Any = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    codes, values = arrays.values(whole.indices), whole.dictionary
+    is_used = np.zeros(len(values), bool)
+    is_used[codes] = True
+    if not is_used.all():  # what a filter left out leaves its text behind
+        values = values.take(arrays.numbers(np.flatnonzero(is_used)))
+        codes = (np.cumsum(is_used, dtype=np.int32) - 1)[codes]
+    return Coded(codes, values)
+
+
+def occurs_once(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell of each row whether no other is of its group; groups are numbers from 0."""
+    if not len(groups):
+        return np.zeros(0, bool)
+    if int(groups.max()) >= _SPARSE * len(groups):
+        encoded: Any = arrays.numbers(groups).dictionary_encode()
+        groups = arrays.values(encoded.indices)
+    counts = np.bincount(groups)
+    is_once: NDArray[np.bool_] = (counts == 1)[groups]
+    return is_once
+
+
+def standing(
+    groups: NDArray[np.int64], order: Sequence[NDArray[Any]], *, latest: bool
+) -> NDArray[np.int64]:
+    """Choose one row of each group.
+
+    Args:
+        groups: shape (n,), the group of each row, numbers from 0.
+        order: columns of shape (n,) that rows of a group are ordered by, the first first; of
+            floats, NaN is the greatest.
+        latest: choose the greatest row of each group; else the least.
+
+    Returns:
+        The places of the chosen rows, rising.
+    """
+    is_single = occurs_once(groups)
+    if is_single.all():
+        return np.arange(len(groups))
+    rows = np.flatnonzero(~is_single)
+    rows = rows[np.lexsort([*(column[rows] for column in reversed(order)), groups[rows]])]
+    of = groups[rows]
+    is_edge = np.r_[of[1:] != of[:-1], True] if latest else np.r_[True, of[1:] != of[:-1]]
+    return np.sort(np.concatenate([np.flatnonzero(is_single), rows[is_edge]]))

@@ -1,0 +1,330 @@
+"""The work of one compaction: what is to be changed next, and its files written.
+
+It takes a snapshot and returns a change that is ready to be committed, or None where there is
+nothing to do: first segments, as many as memory may hold, and when there are none left, table
+files that have become too many.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, final
+
+from runlake._lazy import lazy
+from runlake.errors import FormatError
+from runlake.storage import arrays, intake, tiers
+from runlake.storage.attempt import Attempt
+from runlake.storage.commit import Change
+from runlake.storage.filesystem import Range
+from runlake.storage.intake import Batch
+from runlake.storage.merge import merged
+from runlake.storage.order import in_order
+from runlake.storage.table_files import TABLES, WRITERS, read_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from runlake.storage.filesystem import Filesystem
+    from runlake.storage.intake import Decoded
+    from runlake.storage.manifest import Manifest
+    from runlake.storage.snapshot import LiveSegment, Snapshot
+    from runlake.storage.table_files import Table
+    from runlake.storage.tiers import SortedRun
+else:
+    pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
+
+BUDGET_BYTES: Final = 256 << 20
+"""What a compaction may hold in memory, unless the caller says otherwise."""
+QUIET_S: Final = 900
+"""After so long without an object the last segment of an open writer is taken as well."""
+_LEAST_BATCH_BYTES: Final = 16 << 20
+_GATHER_BYTES: Final = 8 << 20
+_GATHER: Final = 256
+# What one source of a merge holds: a row group, decoded, joined with others and sorted.
+_SOURCE_BYTES: Final = 24 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What a compaction of one experiment has done so far.
+
+    Attributes:
+        experiment_id: the partition.
+        segments: segments taken in.
+        rows: rows taken in, those of purged runs aside.
+        merged_rows: rows of table files that were written again.
+        size_bytes: length of the files written.
+        commits: manifests won.
+        conflicts: commits lost, or begun again because an input was gone.
+        problems: what could not be read and stays as it is.
+    """
+
+    experiment_id: str
+    segments: int = 0
+    rows: int = 0
+    merged_rows: int = 0
+    size_bytes: int = 0
+    commits: int = 0
+    conflicts: int = 0
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a compaction may take.
+
+    Attributes:
+        budget_bytes: of memory; a segment, or a piece of each file of a merge, goes in always.
+        merge_bytes: length of the files that one merge takes at most; None for any.
+        is_full: merge whatever is not of its final size, also where it is not due yet.
+    """
+
+    budget_bytes: int = BUDGET_BYTES
+    merge_bytes: int | None = None
+    is_full: bool = False
+
+
+@final
+class Work:
+    """What one compaction of one experiment does, change by change.
+
+    Attributes:
+        done: what is in force so far.
+    """
+
+    def __init__(self, fs: Filesystem, experiment_id: str, limits: Limits) -> None:
+        """Start with nothing done.
+
+        Args:
+            fs: the lake's storage.
+            experiment_id: the partition.
+            limits: how much may be taken.
+        """
+        self.done = Compacted(experiment_id)
+        self._fs, self._limits = fs, limits
+        self._experiment_id = experiment_id
+        self._if_won = self.done
+        self._problems: dict[str, str] = {}
+
+    def next_change(self, snapshot: Snapshot) -> Change | None:
+        """Write the files of the next change.
+
+        Args:
+            snapshot: of this experiment, just taken.
+
+        Returns:
+            The change, to be committed behind the snapshot's manifest; None if there is none.
+
+        Raises:
+            FileNotFoundError: an input is gone; take another snapshot.
+            StorageError: the store cannot be read or written.
+            FormatError: a table file is damaged.
+        """
+        return self._next_rows(snapshot) or self._next_merge(snapshot.manifest)
+
+    def settle(self, *, is_won: bool) -> None:
+        """Count the last change, which was committed or lost."""
+        if is_won:
+            self.done = replace(self._if_won, commits=self._if_won.commits + 1)
+        else:
+            self.done = replace(self.done, conflicts=self.done.conflicts + 1)
+        self._if_won = self.done
+
+    def _next_rows(self, snapshot: Snapshot) -> Change | None:
+        """Take the next segments in."""
+        batch = self._take_in(snapshot)
+        _let_go()
+        self.done = self._if_won = replace(self.done, problems=tuple(self._problems.values()))
+        if not batch.segments:
+            return None
+        base, written = snapshot.manifest, 0
+        with self._attempt(base, inputs=batch.inputs) as attempt:
+            for table in TABLES.values():
+                rows = batch.rows_of(table)
+                _let_go()
+                if table.is_folded:
+                    attempt.write(table, [rows])
+                else:
+                    written += attempt.write(
+                        table, in_order(rows, table.order, size=table.group_rows)
+                    )
+                del rows
+            self._check_count(batch.row_count, written)
+        done = self.done
+        self._if_won = replace(
+            done,
+            segments=done.segments + len(batch.segments),
+            rows=done.rows + batch.row_count,
+            size_bytes=done.size_bytes + attempt.size_bytes,
+        )
+        return Change(
+            experiment_id=self._experiment_id,
+            added=attempt.added,
+            advanced={writer: (first - 1, last) for writer, (first, last) in batch.inputs.items()},
+        )
+
+    def _next_merge(self, base: Manifest) -> Change | None:
+        """Merge the table files that are too many, of all tables in one commit."""
+        due = {table.name: runs for table in TABLES.values() if (runs := self._due(table, base))}
+        dropped = [file for runs in due.values() for run in runs for file in run.files]
+        if not dropped:
+            return None
+        paths = [file.path for file in dropped]
+        with self._attempt(base, replaces=paths) as attempt:
+            for name, runs in due.items():
+                self._merge(attempt, TABLES[name], runs, base)
+        done = self.done
+        self._if_won = replace(
+            done,
+            merged_rows=done.merged_rows + sum(file.rows for file in dropped),
+            size_bytes=done.size_bytes + attempt.size_bytes,
+        )
+        return Change(
+            experiment_id=self._experiment_id, added=attempt.added, dropped=frozenset(paths)
+        )
+
+    def _due(self, table: Table, base: Manifest) -> tuple[SortedRun, ...]:
+        return tiers.due(
+            table,
+            base.files(table.name, self._experiment_id),
+            most_runs=max(2, self._limits.budget_bytes // _SOURCE_BYTES),
+            most_bytes=self._limits.merge_bytes,
+            is_full=self._limits.is_full,
+        )
+
+    def _merge(
+        self, attempt: Attempt, table: Table, runs: Sequence[SortedRun], base: Manifest
+    ) -> None:
+        """Merge sorted runs of one table into one."""
+        sources = [_Source(self._fs, table, run, base.purged) for run in runs]
+        written = attempt.write(table, merged(table, map(_Source.pieces, sources)))
+        if not table.is_folded:
+            count = sum(file.rows for run in runs for file in run.files)
+            self._check_count(count - sum(source.purged_rows for source in sources), written)
+
+    @contextmanager
+    def _attempt(
+        self,
+        base: Manifest,
+        *,
+        inputs: Mapping[str, tuple[int, int]] | None = None,
+        replaces: Sequence[str] = (),
+    ) -> Iterator[Attempt]:
+        """Lend an attempt; its files are deleted if it fails."""
+        with tempfile.TemporaryDirectory(prefix="runlake-") as folder:
+            attempt = Attempt(
+                self._fs,
+                base,
+                experiment_id=self._experiment_id,
+                folder=Path(folder),
+                inputs=inputs,
+                replaces=replaces,
+            )
+            try:
+                yield attempt
+            except Exception:
+                attempt.discard()
+                raise
+        _let_go()
+
+    def _check_count(self, expected: int, written: int) -> None:
+        """Refuse to commit files that do not hold every row."""
+        if expected != written:
+            message = (
+                f"experiment {self._experiment_id} of {self._fs.url}: {written} rows were written "
+                f"of {expected}; nothing was changed. Please report it."
+            )
+            raise FormatError(message, url=self._fs.url)
+
+    def _take_in(self, snapshot: Snapshot) -> Batch:
+        """Take segments in until memory is full."""
+        batch = Batch(snapshot.manifest.purged)
+        most = max(_LEAST_BATCH_BYTES, self._limits.budget_bytes - 4 * _GATHER_BYTES)
+        self._problems.clear()
+        stopped: set[str] = set()
+        live = [
+            segment
+            for segment in snapshot.segments
+            if segment.name.experiment_id == self._experiment_id
+        ]
+        newest = {segment.name.writer: segment for segment in live}
+        for segment, data in self._fetch(live):
+            writer = segment.name.writer
+            if writer in stopped:
+                continue
+            try:
+                found = intake.decode(segment, data)
+            except FormatError as error:
+                # What lies behind it cannot be taken either: rows are taken without a gap.
+                self._problems[segment.entry.key] = str(error)
+                stopped.add(writer)
+                continue
+            if segment is newest[writer] and not _is_over(found, snapshot):
+                continue
+            if batch.segments and batch.size_bytes + found.size_bytes > most:
+                break
+            batch.add(found)
+        return batch
+
+    def _fetch(self, segments: Sequence[LiveSegment]) -> Iterator[tuple[LiveSegment, bytes]]:
+        """Yield segments with their bytes, fetched many at once."""
+        start = 0
+        while start < len(segments):
+            end, size = start, 0
+            while end < len(segments) and end - start < _GATHER and size < _GATHER_BYTES:
+                size += segments[end].entry.size_bytes
+                end += 1
+            asked = segments[start:end]
+            ranges = [Range(each.entry.key, 0, each.entry.size_bytes) for each in asked]
+            yield from zip(asked, self._fs.get_ranges(ranges), strict=True)
+            start = end
+
+
+@final
+class _Source:
+    """The rows of one sorted run, row group by row group."""
+
+    def __init__(
+        self, fs: Filesystem, table: Table, run: SortedRun, purged: Collection[str]
+    ) -> None:
+        self.purged_rows = 0
+        self._fs, self._table, self._run = fs, table, run
+        self._purged = arrays.strings(sorted(purged)) if purged else None
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield the rows in order, those of purged runs left out."""
+        with tempfile.TemporaryDirectory(prefix="runlake-") as folder:
+            for file in self._run.files:
+                path = Path(folder) / "file.parquet"
+                if self._fs.is_local:
+                    path = self._fs.local_file(file.path)
+                    path.stat()
+                else:
+                    self._fs.download(file.path, path)
+                for rows in read_groups(path, self._table, key=file.path):
+                    yield self._unpurged(rows)
+
+    def _unpurged(self, rows: pa.Table) -> pa.Table:
+        if self._purged is None or self._table.name == WRITERS.name:
+            return rows
+        kept = rows.filter(pc.invert(pc.is_in(rows["run_id"], value_set=self._purged)))
+        self.purged_rows += rows.num_rows - kept.num_rows
+        return kept
+
+
+def _is_over(found: Decoded, snapshot: Snapshot) -> bool:
+    """Tell whether the newest segment of a writer is unlikely to be replaced by a longer one."""
+    quiet_us = snapshot.taken_us - found.segment.entry.time_us
+    return found.is_closed or quiet_us > QUIET_S * 1_000_000
+
+
+def _let_go() -> None:
+    """Give memory back that a stage has left unused; allocators keep it, beyond any budget."""
+    pa.default_memory_pool().release_unused()

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from runlake import schema
+from runlake.dataset import Dataset, input_row
+from runlake.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from runlake.lake import Lake
+
+parts = st.text(st.sampled_from("a@%40"), min_size=1, max_size=6)
+inputs = st.tuples(parts, parts, st.none() | parts)
+
+_COLUMNS = "name, digest, source_type, source, context"
+_INPUTS = f"SELECT {_COLUMNS} FROM inputs ORDER BY ALL"
+
+
+class Source:
+    """A source as MLflow's data sets have one: it says what it is by methods."""
+
+    def to_json(self) -> str:
+        """Return what it is."""
+        return '{"url": "https://example.org/a.csv"}'
+
+    def _get_source_type(self) -> str:
+        return "http"
+
+
+def said(dataset: object, context: str | None = None) -> list[object]:
+    """Return what a row says of a data set, after checking its frame."""
+    run_id, kind, _, num, text = input_row("run", dataset, context)
+    assert (run_id, kind, num) == ("run", schema.INPUT, None)
+    assert text is not None
+    return list(json.loads(text).values())
+
+
+@given(first=inputs, second=inputs)
+def test_keys_of_two_inputs_are_equal_only_where_the_inputs_are(
+    first: tuple[str, str, str | None], second: tuple[str, str, str | None]
+) -> None:
+    assume(first != second)
+    keys = [
+        input_row("run", Dataset(name=name, digest=digest), context)[2]
+        for name, digest, context in (first, second)
+    ]
+    assert keys[0] != keys[1]
+
+
+def test_key_of_a_plain_input_is_its_parts() -> None:
+    digits = Dataset(name="digits", digest="1797")
+    assert input_row("run", digits, None)[2] == "digits@1797"
+    assert input_row("run", digits, "training")[2] == "digits@1797@training"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "source_type", "source"),
+    [
+        (Dataset(name="a", digest="b"), None, None),
+        (Dataset(name="a", digest="b", source="s3://x", source_type="s3"), "s3", "s3://x"),
+        (SimpleNamespace(name="a", digest="b"), None, None),
+        (SimpleNamespace(name="a", digest="b", source=Path("a.csv")), None, "a.csv"),
+        (
+            SimpleNamespace(name="a", digest="b", source=Source()),
+            "http",
+            '{"url": "https://example.org/a.csv"}',
+        ),
+        (
+            SimpleNamespace(name="a", digest="b", source=Source(), source_type="mine"),
+            "mine",
+            '{"url": "https://example.org/a.csv"}',
+        ),
+    ],
+)
+def test_data_sets_of_any_make_are_known_by_what_they_have(
+    dataset: object, source_type: str | None, source: str | None
+) -> None:
+    assert said(dataset) == ["a", "b", source_type, source, None]
+    assert said(dataset, "training") == ["a", "b", source_type, source, "training"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "context", "message"),
+    [
+        ("digits", None, "got str.*runlake.Dataset"),
+        (None, None, "got NoneType"),
+        (SimpleNamespace(name="a"), None, "a name and a digest, got SimpleNamespace"),
+        (SimpleNamespace(name="a", digest=None), None, "the digest .* got NoneType"),
+        (SimpleNamespace(name=5, digest="b"), None, "the name .* got int '5'"),
+        (Dataset(name="", digest="b"), None, "the name .* got str ''"),
+        (Dataset(name="a\n", digest="b"), None, "printable"),
+        (Dataset(name="a", digest="b"), 5, "the context .* got int"),
+        (Dataset(name="a", digest="b"), "", "the context .* got str ''"),
+        (SimpleNamespace(name="a", digest="b", source=5), None, "the source .* got int"),
+        (SimpleNamespace(name="a", digest="b", source_type=5), None, "the source_type .* got int"),
+        (Dataset(name="a" * 249, digest="b"), None, "have 251 characters together"),
+        (Dataset(name="a", digest="b", source="x" * (1 << 20)), None, "data set 'a' has"),
+        (Dataset(name="a", digest="b", source="\ud800"), None, "not Unicode"),
+    ],
+)
+def test_what_is_no_data_set_is_refused_with_what_is_wrong(
+    dataset: object, context: object, message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        input_row("run", dataset, context)
+
+
+def test_data_sets_of_runs_are_found_in_sql_the_latest_word_of_each(lake: Lake) -> None:
+    with lake.start_run() as run:
+        run.log_input(Dataset(name="digits", digest="1", source="old"), "training")
+        run.log_input(Dataset(name="digits", digest="1", source="new"), "training")
+        run.log_input(Dataset(name="digits", digest="1"), "validation")
+        run.log_input(Dataset(name="größe @%", digest="2"))
+    with lake.start_run(run_id=run.run_id) as again:
+        again.log_input(Dataset(name="digits", digest="1", source="newest"), "training")
+    assert lake.sql(_INPUTS).rows() == [
+        ("digits", "1", None, "newest", "training"),
+        ("digits", "1", None, None, "validation"),
+        ("größe @%", "2", None, None, None),
+    ]
+    assert lake.sql("SELECT DISTINCT run_id FROM inputs").item() == run.run_id
