@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -269,6 +270,19 @@ def test_the_time_is_counted_over_all_that_is_watched() -> None:
         assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
+@pytest.mark.parametrize("watch", [Watch(), Watch(60.0)])
+def test_ctrl_c_stops_a_query_as_it_stops_everything(query: Query, watch: Watch) -> None:
+    query.sql("SELECT 1")
+    main = threading.main_thread().ident
+    assert main is not None
+    pressed = threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT])
+    pressed.start()
+    with pytest.raises(KeyboardInterrupt):
+        query.sql("SELECT count(*) FROM range(100000000000)", watch=watch)
+    pressed.join()
+    assert query.sql("SELECT 1 AS one")["one"].to_pylist() == [1]
+
+
 def test_the_memory_error_names_the_setting(query: Query) -> None:
     with pytest.raises(LimitExceededError, match=r"64 MiB.*RUNLAKE_QUERY_MEMORY_BYTES"):
         query.sql("SELECT list(range) FROM range(1000000000)")
@@ -307,6 +321,44 @@ print(folder, oct(stat.S_IMODE(folder.stat().st_mode)))
     folder, mode = done.stdout.split()
     assert mode == "0o700"
     assert Path(folder).parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_spilled_goes_with_the_next_and_a_living_ones_stays(
+    tmp_path: Path,
+) -> None:
+    program = """
+import os, signal
+from runlake.query.confine import spill_folder
+folder = spill_folder(os.getpid())
+(folder / "x").write_text("x")
+print(folder, flush=True)
+input()
+"""
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+
+    def begin() -> tuple[subprocess.Popen[str], Path]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    killed, left = begin()
+    killed.kill()
+    killed.communicate()
+    assert (left / "x").exists()
+    living, kept = begin()
+    assert not left.exists()
+    other, own = begin()
+    assert (kept / "x").exists()
+    assert (own / "x").exists()
+    for process in (living, other):
+        process.communicate("\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -219,9 +219,10 @@ def test_thinned_curves_are_rows_of_the_whole_ones_whatever_the_batches(
 
 def test_points_of_several_writers_at_one_step_all_show(scene: Callable[..., Scene]) -> None:
     twice = metric("r1", "loss", 3, 0.5)
-    found = scene(twice, twice, metric("r1", "loss", 3, 0.25)).ask("loss")
-    assert found["value"].to_list() == [0.25, 0.5, 0.5]
-    assert found["run_name"].to_list() == ["one"] * 3
+    others = [metric("r1", "loss", 3, value) for value in (0.25, math.nan, -math.inf)]
+    found = scene(twice, twice, *others).ask("loss")
+    assert [show(value) for value in found["value"]] == ["nan", -math.inf, 0.25, 0.5, 0.5]
+    assert found["run_name"].to_list() == ["one"] * 5
 
 
 def test_curve_that_is_short_enough_comes_back_whole(scene: Callable[..., Scene]) -> None:

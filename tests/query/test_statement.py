@@ -200,6 +200,19 @@ REFUSED = [
     ("SELECT 1 " + "JOIN" * MAX_CHARACTERS, "Bind long lists"),
     ("FROM range(1) " + "".join(f", range(1) t{n}" for n in range(1500)), "one inside the other"),
     ("SELECT $1 + $name", "Mixing"),
+    ("DROP\u00a0TABLE runs", "DROP"),
+    ("\u2003DELETE\u3000FROM\u2009runs", "DELETE"),
+    ("EXPLAIN\u00a0ANALYZE\u00a0DELETE FROM runs", "DELETE"),
+    ("FROM read_text\u00a0('secret.csv')", "read_text"),
+    ("FROM \uff52\uff55\uff4e\uff53", "no view"),
+    ("SELECT 1\uff1bDROP TABLE runs", "cannot read"),
+    ("\ufeffDROP TABLE runs", ""),
+    ("DR\u200bOP TABLE runs", ""),
+    ("SELECT 1 /* ; */ ; /* */ DROP TABLE runs", "several"),
+    ("SELECT 1 -- \n; DROP TABLE runs", "several"),
+    ("SELECT ';'; DROP TABLE runs", "several"),
+    ("SELECT $$;$$; DROP TABLE runs", "several"),
+    ("SELECT E'\\'; DROP TABLE runs; --", "cannot read"),
 ]
 
 

@@ -119,6 +119,13 @@ def test_gap_stays_as_wide_as_the_buckets_tell() -> None:
     assert min(place for place in numbers if place >= 600) == 600
 
 
+@pytest.mark.parametrize("max_points", [4, 5])
+def test_number_between_gaps_is_kept(max_points: int) -> None:
+    rows: Rows = [(step, 1.0 if 2 <= step < 5 else math.nan) for step in range(8)]
+    [kept] = choose([rows], max_points)
+    assert kept == [0, 2, 7]
+
+
 def test_curves_of_equal_values_keep_their_ends_only() -> None:
     rows: Rows = [(step, 1.0) for step in range(1000)]
     [kept] = choose([rows], 8)

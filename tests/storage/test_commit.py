@@ -11,8 +11,8 @@ from runlake.storage.manifest import Manifest
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.snapshot import Snapshots
 from runlake.storage.work import Limits, Work
+from tests.storage.lakes import EXPERIMENT
 from tests.storage.upkeep import (
-    EXPERIMENT,
     LAKE,
     MadeWriter,
     compactor,

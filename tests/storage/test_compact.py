@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, final
 
 import pytest
@@ -9,16 +14,19 @@ from hypothesis import strategies as st
 from runlake import clock, ids, schema
 from runlake.errors import ConflictError, InvalidInputError, StateError
 from runlake.storage import commit, compact, layout, manifest, manifests, work
-from runlake.storage.compact import Compacted, Compactor, shard_of
+from runlake.storage.compact import Compactor, shard_of
+from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.manifest import Manifest
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.snapshot import Snapshots
 from runlake.storage.table_files import METRICS, TABLES, read_header
 from runlake.storage.vacuum import vacuum
-from runlake.storage.work import QUIET_S, Limits
+from runlake.storage.work import QUIET_S, Compacted, Limits
 from runlake.testing.filesystems import Call, Wrapper
+from tests.storage import bounded
+from tests.storage.curves import put_columns
+from tests.storage.lakes import EXPERIMENT
 from tests.storage.upkeep import (
-    EXPERIMENT,
     LAKE,
     MadeWriter,
     compactor,
@@ -33,7 +41,6 @@ from tests.storage.upkeep import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from runlake.storage.filesystem import Filesystem
 
@@ -470,3 +477,21 @@ def test_each_file_says_what_went_into_it_and_what_it_replaces(
     assert {(header.lake, header.table, header.experiment_id) for header in headers} == {
         (LAKE, METRICS.name, EXPERIMENT)
     }
+
+
+def test_memory_stays_within_the_budget_whatever_the_size(tmp_path: Path) -> None:
+    fs = LocalFilesystem(tmp_path / "lake")
+    make_lake(fs)
+    MadeWriter(99, curve(99, 3).rows, bounded.SMALL).put(fs, 0, 3)
+    keys = [f"key-{number}" for number in range(10)]
+    for number in range(8):
+        put_columns(fs, number, keys=keys, points=20_000)
+    for file in (tmp_path / "lake").rglob("*.parquet"):
+        os.utime(file, (0, 0))  # writers that are long gone
+    budget = 64 << 20
+    command = [sys.executable, "-m", "tests.storage.bounded", str(tmp_path / "lake"), str(budget)]
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(command, check=True, capture_output=True, cwd=root)
+    said = json.loads(ended.stdout)
+    assert said["rows"] == 1_600_000
+    assert said["bytes"] < budget

@@ -58,9 +58,9 @@ def test_every_other_key_is_pinned() -> None:
 
 
 def test_compacted_files_key_is_pinned() -> None:
-    assert layout.table_file("runs", "0", 7, "00ff") == (
-        "tables/runs/experiment_id=0/000000000007-00ff.parquet"
-    )
+    name = layout.TableName("metrics", "0", 7, "00ff00ff00ff00ff")
+    assert name.key == "tables/metrics/experiment_id=0/000000000007-00ff00ff00ff00ff.parquet"
+    assert layout.parse_table_file(name.key) == name
 
 
 @given(name=segment_names())

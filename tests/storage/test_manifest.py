@@ -92,13 +92,7 @@ def test_damaged_manifest_is_refused_by_name(data: bytes) -> None:
         decode(data)
 
 
-def test_watermark_of_an_unknown_writer_is_before_its_first_row() -> None:
-    found = Manifest(lake="ours", consumed={"A": 7})
-    assert (found.watermark("A"), found.watermark("B")) == (7, -1)
-
-
-def test_watermark_that_may_stand_in_a_cold_file_is_refused_not_guessed() -> None:
+def test_only_a_writer_that_is_not_above_all_cold_ones_may_be_cold() -> None:
     found = Manifest(lake="ours", consumed={"B": 3}, consumed_cold=("cold",), cold_hi="C")
-    assert (found.watermark("B"), found.watermark("D")) == (3, -1)
-    with pytest.raises(NewerFormatError, match="writer A"):
-        found.watermark("A")
+    assert [found.may_be_cold(writer) for writer in "ABCD"] == [True, False, True, False]
+    assert not Manifest(lake="ours", consumed={"B": 3}).may_be_cold("A")

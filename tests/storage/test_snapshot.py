@@ -384,7 +384,7 @@ def test_every_acknowledged_row_is_in_every_later_snapshot_under_torn_listings(
 
 def _seen(snapshot: Snapshot, writer: int) -> int:
     """Return the last row of a writer, having checked that all rows are there, each once."""
-    following = snapshot.manifest.watermark(writer_id(writer)) + 1
+    following = snapshot.manifest.consumed.get(writer_id(writer), -1) + 1
     for segment in snapshot.segments:
         if segment.name.writer == writer_id(writer):
             assert segment.name.first + segment.skip_rows == following

@@ -35,7 +35,13 @@ from runlake.storage.table_files import (
     read_header,
     values_among,
 )
-from runlake.storage.table_writer import GROUP_TEXT_BYTES, TableWriter, Written
+from runlake.storage.table_writer import (
+    FILE_BYTES,
+    GROUP_TEXT_BYTES,
+    MOST_FILE_BYTES,
+    TableWriter,
+    Written,
+)
 from tests.storage.lakes import START_US
 from tests.storage.upkeep import _exact, _order_of, _plain
 
@@ -76,11 +82,17 @@ def points(counts: dict[tuple[str, str], int]) -> pa.Table:
     return table_of(METRICS, rows)
 
 
-def write(table: Table, pieces: Iterable[pa.Table], folder: Path, **options: Any) -> list[Written]:
+def write(
+    table: Table,
+    pieces: Iterable[pa.Table],
+    folder: Path,
+    *,
+    file_bytes: tuple[int, int] = (FILE_BYTES, MOST_FILE_BYTES),
+) -> list[Written]:
     """Write rows as files."""
     made: list[Written] = []
     header = replace(HEADER, table=table.name)
-    writer = TableWriter(table, header, folder, finished=made.append, **options)
+    writer = TableWriter(table, header, folder, finished=made.append, file_bytes=file_bytes)
     for piece in pieces:
         writer.write(piece)
     writer.close()
@@ -302,7 +314,7 @@ def test_curves_that_are_mixed_come_apart_by_more_texts_than_one_digit_counts() 
     codes: Any = np.random.default_rng(0).permutation(count).astype(np.int32)
     names = pa.array([f"run-{number:06d}" for number in range(count)])
     runs = pa.DictionaryArray.from_arrays(arrays.numbers(codes), names)
-    rows = pa.table({"run_id": runs, "step": np.zeros(count, np.int64)})
+    rows = pa.table({"run_id": runs, "step": arrays.numbers(np.zeros(count, np.int64))})
     (found,) = in_order(rows, ["run_id", "step"], size=count)
     assert found["run_id"].to_pylist() == names.to_pylist()
 

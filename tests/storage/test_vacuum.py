@@ -12,8 +12,8 @@ from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.vacuum import Vacuumed, vacuum
 from runlake.storage.work import Limits
 from runlake.testing.filesystems import Call, Wrapper
+from tests.storage.lakes import EXPERIMENT
 from tests.storage.upkeep import (
-    EXPERIMENT,
     LAKE,
     MadeWriter,
     compactor,
@@ -68,7 +68,7 @@ def writer_of(number: int, count: int = 20) -> MadeWriter:
 
 def removed(found: Vacuumed) -> dict[str, str]:
     """Return what went, as the last part of the key, with the reason."""
-    return {each.key.split("/")[-1]: each.reason for each in found.removed}
+    return {each.key.rpartition("/")[2]: each.reason for each in found.removed}
 
 
 def tidy(fs: Filesystem, *, grace_s: float = 3600.0) -> Vacuumed:
@@ -78,7 +78,7 @@ def tidy(fs: Filesystem, *, grace_s: float = 3600.0) -> Vacuumed:
 
 def last_part(key: str) -> str:
     """Return the name of an object in its folder."""
-    return key.split("/")[-1]
+    return key.rpartition("/")[2]
 
 
 def test_a_dry_run_says_what_would_go_and_how_many_bytes(memory: MemoryFilesystem) -> None:

@@ -20,7 +20,6 @@ from runlake.storage.compact import Compactor
 from runlake.storage.snapshot import Snapshots
 from runlake.storage.state import Fact, FactBook, State, Summaries, earliest_stands
 from runlake.storage.table_files import EVENTS, FACTS, METRICS, SUMMARIES, WRITERS, read_groups
-from runlake.storage.work import Limits
 from tests.storage.lakes import EXPERIMENT, START_US, named, writer_id
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.layout import SegmentName
     from runlake.storage.table_files import Table
+    from runlake.storage.work import Limits
 
 LAKE = "0" * 32
 _STATE_KINDS = (schema.STATUS, schema.DELETE, schema.CLOSE)

@@ -9,6 +9,7 @@ strangers therefore bounds itself as well (`bounded_memory`), and ends when it m
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import resource
 import shutil
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, final
 
 from runlake import clock
 from runlake._lazy import lazy
@@ -39,6 +40,8 @@ _LEAST_MEMORY_BYTES: Final = 128 << 20
 # What does not fit into memory goes to a folder of ours, up to so many times the memory, and
 # never over half of what the disk has left.
 _SPILL_TIMES: Final = 4
+_SPILL: Final = "runlake-spill-"
+_OWNER: Final = "owner"
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _CGROUP_FILES: Final = (("", "memory.max"), ("memory", "memory.limit_in_bytes"))
 _AGAIN_S: Final = 0.05
@@ -94,7 +97,8 @@ class Watch:
             LimitExceededError: the time was over.
         """
         if self._timeout_s is None:
-            yield
+            with _interruptible():
+                yield
             return
         began_s, done, is_over = clock.monotonic_s(), threading.Event(), threading.Event()
         remaining_s = max(0.0, self._timeout_s - self._used_s)
@@ -110,7 +114,8 @@ class Watch:
         thread = threading.Thread(target=stop, name="runlake-watch", daemon=True)
         thread.start()
         try:
-            yield
+            with _interruptible():
+                yield
         except (duckdb.Error, OSError) as error:
             if is_over.is_set():
                 raise self._timed_out() from error
@@ -149,6 +154,17 @@ class Watch:
 
 
 UNHURRIED: Final = Watch()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C be what it is everywhere else; DuckDB makes another error of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None
+        raise
 
 
 def read_batches(
@@ -274,12 +290,30 @@ def _cgroup_limits(root: Path, path: str, name: str) -> list[int]:
 def spill_folder(pid: int) -> Path:
     """Return the folder for what does not fit into memory; it goes when the process ends.
 
+    What a killed process left goes when the next one asks for its folder.
+
     Args:
         pid: this process; a forked child makes its own.
     """
-    folder = tempfile.mkdtemp(prefix=f"runlake-{pid}-")
-    atexit.register(_delete_spill, folder, pid)
-    return Path(folder)
+    _sweep_spills(Path(tempfile.gettempdir()))
+    made = Path(tempfile.mkdtemp(prefix="runlake-"))
+    # Held open until the process ends, however it ends; named as ours only when it is locked.
+    _owned[pid] = (made / _OWNER).open("wb")
+    fcntl.flock(_owned[pid], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    folder = made.rename(made.with_name(_SPILL + made.name.removeprefix("runlake-")))
+    atexit.register(_delete_spill, str(folder), pid)
+    return folder
+
+
+_owned: dict[int, BinaryIO] = {}
+
+
+def _sweep_spills(root: Path) -> None:
+    """Delete the folders of processes of this user that are no more."""
+    for owner in root.glob(f"{_SPILL}*/{_OWNER}"):
+        with suppress(OSError), owner.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 def _delete_spill(folder: str, pid: int) -> None:

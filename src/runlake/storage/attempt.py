@@ -35,6 +35,7 @@ class Attempt:
 
     Attributes:
         added: for each table the files that are in the store.
+        folder: of this host, where files lie meanwhile.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Attempt:
             fs: the lake's storage.
             base: the manifest that the attempt begins from.
             experiment_id: the partition.
-            folder: of this host, where each file is made before it is uploaded.
+            folder: of this host, where each file is made before it is uploaded; it is the caller's.
             inputs: for each writer the first and last row that go in from segments.
             replaces: keys of the table files whose rows go in.
         """
         self.added: dict[str, tuple[TableFile, ...]] = {}
-        self._fs, self._folder = fs, folder
+        self.folder = folder
+        self._fs = fs
         self._header = TableHeader(
             lake=base.lake,
             table="",
@@ -94,7 +96,7 @@ class Attempt:
         writer = TableWriter(
             table,
             TableHeader(**{**fields, "table": table.name}),
-            self._folder,
+            self.folder,
             finished=lambda written: self._upload(table, written),
         )
         for piece in pieces:

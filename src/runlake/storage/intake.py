@@ -119,7 +119,7 @@ class Batch:
         self.size_bytes = 0
         self.inputs: dict[str, tuple[int, int]] = {}
         self._purged = arrays.strings(sorted(purged)) if purged else None
-        self._parts: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
+        self._parts = {name: _Parts(table) for name, table in TABLES.items()}
         self._writers: dict[str, tuple[Any, ...]] = {}
 
     def add(self, found: Decoded) -> None:
@@ -127,6 +127,9 @@ class Batch:
 
         Args:
             found: the segment, its rows behind the watermark.
+
+        Raises:
+            FormatError: rows are missing before it.
         """
         segment, name = found.segment, found.segment.name
         self.segments.append(segment)
@@ -148,7 +151,7 @@ class Batch:
         """
         if table.name == WRITERS.name:
             return self._writer_rows()
-        rows = _joined(table, self._parts.pop(table.name))
+        rows = self._parts.pop(table.name).joined()
         return folded(table, rows) if table.is_folded else rows
 
     def _add_rows(self, found: Decoded, begin: int) -> None:
@@ -160,11 +163,11 @@ class Batch:
         self.row_count += rows.num_rows
         is_point = _are_points(rows)
         points = rows if is_point.all() else rows.filter(arrays.flags(is_point))
-        self._keep(METRICS, points.rename_columns({"num": "value"}), writer)
+        self._parts[METRICS.name].add(points.rename_columns({"num": "value"}), writer)
         if points.num_rows < rows.num_rows:
             events = rows.filter(arrays.flags(~is_point))
             events = events.append_column("seq", arrays.numbers(numbers[~is_point]))
-            self._keep(EVENTS, events, writer)
+            self._parts[EVENTS.name].add(events, writer)
 
     def _add_state(self, found: Decoded) -> None:
         segment, header = found.segment, found.footer.header
@@ -173,11 +176,10 @@ class Batch:
             (SUMMARIES, found.footer.state.summaries),
         ):
             kept = self._unpurged(rows)
-            wanted = rows if kept is None else rows.filter(arrays.flags(kept))
-            self._keep(table, wanted, header.writer)
             parts = self._parts[table.name]
-            if sum(part.num_rows for part in parts[1:]) > _STATE_ROWS:
-                self._parts[table.name] = [folded(table, _joined(table, parts))]
+            parts.add(rows if kept is None else rows.filter(arrays.flags(kept)), header.writer)
+            if parts.new_rows > _STATE_ROWS:
+                parts.put_back(folded(table, parts.joined()))
         self._writers[header.writer] = (
             header.writer,
             header.last,
@@ -187,16 +189,6 @@ class Batch:
             header.pid,
             segment.entry.time_us,
         )
-
-    def _keep(self, table: Table, rows: pa.Table, writer: str) -> None:
-        if not rows.num_rows:
-            return
-        same = pa.DictionaryArray.from_arrays(
-            arrays.numbers(np.zeros(rows.num_rows, np.int32)), arrays.strings([writer])
-        )
-        wanted = arrow_schema(table)
-        rows = rows.append_column("writer", same).select(wanted.names)
-        self._parts[table.name].append(rows.cast(wanted))
 
     def _unpurged(self, rows: pa.Table) -> NDArray[np.bool_] | None:
         """Tell of each row whether it may stay; None if all may."""
@@ -235,20 +227,56 @@ def _are_points(rows: pa.Table) -> NDArray[np.bool_]:
     return is_point
 
 
-def _joined(table: Table, parts: list[pa.Table]) -> pa.Table:
-    """Put parts one below the other in whole columns, letting go of each column's parts."""
-    wanted = arrow_schema(table)
-    if not parts:
-        return wanted.empty_table()
-    columns: list[list[Any]] = [
-        [chunk for part in parts for chunk in part.column(place).chunks]
-        for place in range(len(wanted))
-    ]
-    parts.clear()
-    made = []
-    for field, chunks in zip(wanted, columns, strict=True):
-        column = pa.chunked_array(chunks, field.type)
-        chunks.clear()
-        made.append(column.unify_dictionaries().combine_chunks())
-        del column
-    return pa.Table.from_arrays(made, schema=wanted)
+@final
+class _Parts:
+    """Rows for one table, as they come from segments.
+
+    Attributes:
+        new_rows: rows that came since `put_back`.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.new_rows = 0
+        self._schema = arrow_schema(table)
+        self._columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
+        self._writers: list[str] = []
+        self._counts: list[int] = []
+
+    def add(self, rows: pa.Table, writer: str) -> None:
+        """Take rows of one writer: the columns of the table but for the writer's."""
+        if not rows.num_rows:
+            return
+        self.new_rows += rows.num_rows
+        self._writers.append(writer)
+        self._counts.append(rows.num_rows)
+        for name, chunks in self._columns.items():
+            if name != "writer":
+                chunks += rows[name].chunks
+
+    def put_back(self, rows: pa.Table) -> None:
+        """Take rows of any writers, which were given out before."""
+        for name, chunks in self._columns.items():
+            chunks += rows[name].chunks
+        self.new_rows = 0
+
+    def joined(self) -> pa.Table:
+        """Give all rows out, in whole columns, letting go of each column's parts."""
+        made = []
+        writers = coded(pa.chunked_array([arrays.strings(self._writers)]))
+        owners = np.repeat(writers.codes, self._counts)
+        if self._counts:
+            of = pa.DictionaryArray.from_arrays(arrays.numbers(owners), writers.values)
+            self._columns["writer"].append(of)
+        for field in self._schema:
+            made.append(_whole(self._columns[field.name], field.type))
+            self._columns[field.name] = []
+        self._writers, self._counts = [], []
+        return pa.Table.from_arrays(made, schema=self._schema)
+
+
+def _whole(chunks: list[Any], kind: pa.DataType) -> Any:  # noqa: ANN401 - an array of any type
+    """Return the parts of a column as one array."""
+    if len({chunk.type for chunk in chunks}) > 1:  # some were given out before
+        chunks = [chunk.cast(kind) for chunk in chunks]
+    column = pa.chunked_array(chunks, chunks[0].type if chunks else kind)
+    return column.cast(kind).unify_dictionaries().combine_chunks()

@@ -75,9 +75,7 @@ class Manifest:
 
     def may_be_cold(self, writer: str) -> bool:
         """Tell whether the watermark of a writer stands in a cold file, if it has one."""
-        return (
-            writer not in self.consumed and bool(self.consumed_cold) and writer <= self.cold_hi
-        )
+        return writer not in self.consumed and bool(self.consumed_cold) and writer <= self.cold_hi
 
     def files(self, table: str, experiment_id: str | None = None) -> tuple[TableFile, ...]:
         """Return the files of one table, of one experiment or of all."""

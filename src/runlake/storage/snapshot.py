@@ -270,9 +270,7 @@ class Snapshots:
         seen = [stream for stream in list(self._seen) if _is_wanted(stream, wanted)]
         streams = dict.fromkeys([*listing, *seen])
         watermarks = self._watermarks_of(found, streams)
-        return {
-            stream: _cover(listing.get(stream, {}), watermarks[stream]) for stream in streams
-        }
+        return {stream: _cover(listing.get(stream, {}), watermarks[stream]) for stream in streams}
 
     def _watermarks_of(self, found: Manifest, streams: Iterable[Stream]) -> dict[Stream, int]:
         """Return how far each stream is compacted."""

@@ -179,7 +179,7 @@ class Work:
         paths = [file.path for file in dropped]
         with self._attempt(base, replaces=paths) as attempt:
             for name, runs in due.items():
-                self._merge(attempt, TABLES[name], runs, base)
+                self._merge(attempt, TABLES[name], runs, base.purged)
         done = self.done
         self._if_won = replace(
             done,
@@ -200,10 +200,10 @@ class Work:
         )
 
     def _merge(
-        self, attempt: Attempt, table: Table, runs: Sequence[SortedRun], base: Manifest
+        self, attempt: Attempt, table: Table, runs: Sequence[SortedRun], purged: Collection[str]
     ) -> None:
         """Merge sorted runs of one table into one."""
-        sources = [_Source(self._fs, table, run, base.purged) for run in runs]
+        sources = [_Source(self._fs, table, run, attempt.folder, purged=purged) for run in runs]
         written = attempt.write(table, merged(table, map(_Source.pieces, sources)))
         if not table.is_folded:
             count = sum(file.rows for run in runs for file in run.files)
@@ -292,24 +292,33 @@ class _Source:
     """The rows of one sorted run, row group by row group."""
 
     def __init__(
-        self, fs: Filesystem, table: Table, run: SortedRun, purged: Collection[str]
+        self,
+        fs: Filesystem,
+        table: Table,
+        run: SortedRun,
+        folder: Path,
+        *,
+        purged: Collection[str],
     ) -> None:
         self.purged_rows = 0
         self._fs, self._table, self._run = fs, table, run
+        self._copy = folder / f"{table.name}-of-{run.number}"
         self._purged = arrays.strings(sorted(purged)) if purged else None
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield the rows in order, those of purged runs left out."""
-        with tempfile.TemporaryDirectory(prefix="runlake-") as folder:
-            for file in self._run.files:
-                path = Path(folder) / "file.parquet"
-                if self._fs.is_local:
-                    path = self._fs.local_file(file.path)
-                    path.stat()
-                else:
-                    self._fs.download(file.path, path)
-                for rows in read_groups(path, self._table, key=file.path):
-                    yield self._unpurged(rows)
+        for file in self._run.files:
+            for rows in read_groups(self._local(file.path), self._table, key=file.path):
+                yield self._unpurged(rows)
+
+    def _local(self, key: str) -> Path:
+        """Return a local file of a key: of a far lake a copy, one at a time."""
+        if self._fs.is_local:
+            path = self._fs.local_file(key)
+            path.stat()
+            return path
+        self._fs.download(key, self._copy)
+        return self._copy
 
     def _unpurged(self, rows: pa.Table) -> pa.Table:
         if self._purged is None or self._table.name == WRITERS.name:

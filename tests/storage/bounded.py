@@ -1,0 +1,42 @@
+"""Compacts a lake with little memory; prints what that took above what a small one takes.
+
+Called with the folder of the lake and the budget in bytes. A process of its own, because a peak
+that a process has reached once stays.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Final
+
+from runlake.storage import layout
+from runlake.storage.compact import Compactor
+from runlake.storage.localfs import LocalFilesystem
+from runlake.storage.work import Limits
+from tests.storage.lakes import EXPERIMENT
+
+SMALL: Final = "small"
+
+
+def main() -> None:
+    """Compact a small experiment, then the other; print the bytes and what was done as JSON."""
+    fs = LocalFilesystem(Path(sys.argv[1]))
+    lake = json.loads(fs.get(layout.LAKE_FILE))["lake"]
+    limits = Limits(budget_bytes=int(sys.argv[2]), is_full=True)
+    keeper = Compactor(fs, lake=lake, limits=limits)
+    keeper.compact(SMALL)
+    before = _peak_bytes()
+    done = keeper.compact(EXPERIMENT)
+    found = {"bytes": _peak_bytes() - before, "rows": done.rows, "commits": done.commits}
+    sys.stdout.write(json.dumps(found))
+
+
+def _peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()
