@@ -217,6 +217,16 @@ def test_thinned_curves_are_rows_of_the_whole_ones_whatever_the_batches(
             assert {min(numbers), max(numbers)} <= {place.value for place in short}
 
 
+def test_run_without_a_name_has_none_in_every_row(scene: Callable[..., Scene]) -> None:
+    names = {"r1": "one", "r2": None, "r3": "a name that is too long to lie in a view itself"}
+    rows = [row for run_id in ("r2", "r3") for row in begun(run_id, name=names[run_id])]
+    points = [metric(run_id, key, step, 1.0) for run_id in RUNS for key in "ab" for step in (1, 2)]
+    found = scene(*rows, *points).ask(runs=RUNS)
+    assert found["run_id"].to_list() == [run_id for run_id in RUNS for _ in range(4)]
+    assert found["run_name"].to_list() == [names[run_id] for run_id in RUNS for _ in range(4)]
+    assert found["key"].to_list() == ["a", "a", "b", "b"] * 3
+
+
 def test_points_of_several_writers_at_one_step_all_show(scene: Callable[..., Scene]) -> None:
     twice = metric("r1", "loss", 3, 0.5)
     others = [metric("r1", "loss", 3, value) for value in (0.25, math.nan, -math.inf)]

@@ -103,7 +103,7 @@ def test_search_over_500_segments_costs_two_listings_a_gather_and_later_two_list
 ) -> None:
     slow = SlowFilesystem(sweep, latency_s=LATENCY_S)
     counting = CountingFilesystem(slow)
-    lake = open_lake(counting)
+    lake = open_lake(counting, refresh_s=3600.0)
     found = lake.search_runs(QUESTION, order_by=ORDER, limit=20)
     assert found.height == 20
     # The lake's id, the event of the experiment, and each live segment.
@@ -120,7 +120,7 @@ def test_search_over_500_segments_costs_two_listings_a_gather_and_later_two_list
     assert slow.waited_s == pytest.approx(2 * LATENCY_S)
     # Another process finds in the cache what the first one has fetched.
     counting.reset()
-    other = open_lake(counting)
+    other = open_lake(counting, refresh_s=3600.0)
     assert other.search_runs(QUESTION, order_by=ORDER, limit=20).equals(found)
     assert counting.requests == {"LIST": 2, "GET": 1}
 
@@ -149,7 +149,7 @@ def test_one_curve_of_a_large_run_costs_one_more_request_and_later_two_listings(
     for requests in ({"LIST": 2, "GET": 1 + len(objects) + 1}, {"LIST": 2, "GET": 1}):
         counting.reset()
         slow.waited_s = 0.0
-        lake = open_lake(counting, cache=str(tmp_path / "far"))
+        lake = open_lake(counting, refresh_s=3600.0, cache=str(tmp_path / "far"))
         curve = lake.history("acc", runs=["r"], max_points=500)
         assert curve.height > 100
         assert counting.requests == requests
@@ -179,7 +179,7 @@ def test_curve_of_one_run_among_500_segments_costs_nothing_beyond_a_search(
     sweep: MemoryFilesystem,
 ) -> None:
     counting = CountingFilesystem(SlowFilesystem(sweep))
-    lake = open_lake(counting)
+    lake = open_lake(counting, refresh_s=3600.0)
     lake.search_runs(QUESTION, limit=1)
     counting.reset()
     curve = lake.history("loss", runs=[f"{7:016x}{3:016x}"])
