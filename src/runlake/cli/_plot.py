@@ -312,7 +312,9 @@ def _number(value: float, step: float, most: float) -> str:
 
 
 def _seconds(value: float, step: float) -> str:
-    """Return a length of time."""
+    """Return a length of time; one that no clock has seen is a plain number of seconds."""
+    if abs(value) >= _LAST_S:
+        return f"{_number(value, step, abs(value))}s"
     if step >= _DAY_S:
         return f"{value / _DAY_S:.0f}d"
     if step >= _HOUR_S:
