@@ -11,12 +11,13 @@ import json
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
 BLOCK = re.compile(r"<!-- sql: ([\w-]+) -->\n+```sql\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-STEPS = ("live", "rows", "metrics", "summaries", "params", "tags", "experiments", "status", "runs")
+FOLDS = ("metrics", "summaries", "params", "tags", "experiments", "status", "runs")
 ANSWERS = {
     "metrics": "SELECT run_id, key, step, epoch_us(timestamp), value, writer FROM metrics",
     "summaries": """
@@ -33,15 +34,26 @@ ANSWERS = {
 }
 
 
+def execute(connection: duckdb.DuckDBPyConnection, blocks: dict[str, str], *names: str) -> None:
+    """Run blocks of SQL."""
+    for name in names:
+        for statement in connection.extract_statements(blocks[name]):
+            connection.execute(statement)
+
+
 def main(lake: Path, specification: Path) -> None:
     """Print one JSON object: for each answer its rows."""
     blocks = dict(BLOCK.findall(specification.read_text("utf-8")))
     os.chdir(lake)
     connection = duckdb.connect()
-    first = "newest" if list(lake.glob("manifests/*.json")) else "no-manifest"
-    for name in (first, *STEPS):
-        for statement in connection.extract_statements(blocks[name]):
-            connection.execute(statement)
+    run = partial(execute, connection, blocks)
+    run("newest" if list(lake.glob("manifests/*.json")) else "no-manifest")
+    run("live")
+    is_live = connection.execute("SELECT count(*) FROM live").fetchall() > [(0,)]
+    run(*(("rows", "writers") if is_live else ("no-segments",)))
+    if list(lake.glob("tables/*/*/*.parquet")):
+        run("tables")
+    run(*FOLDS)
     found = {name: connection.execute(query).fetchall() for name, query in ANSWERS.items()}
     sys.stdout.write(json.dumps(found))
 

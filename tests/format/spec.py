@@ -17,8 +17,10 @@ _TABLE: Final = re.compile(r"<!-- table: ([\w-]+) -->\n((?:\|.*\n)+)")
 _SQL: Final = re.compile(
     r"```sql\n(?P<sql>.*?)^```$(?:\n\n```text\n(?P<result>.*?)\n```$)?", re.MULTILINE | re.DOTALL
 )
-# Stands in for the newest manifest, in a lake that has none.
-_NO_MANIFEST: Final = "<!-- sql: no-manifest -->\n\n"
+# Stand in where a lake has no manifest, no segment, or tables beside its segments.
+_INSTEAD: Final = tuple(
+    f"<!-- sql: {name} -->\n\n" for name in ("no-manifest", "no-segments", "tables")
+)
 
 
 class Statement(NamedTuple):
@@ -45,11 +47,11 @@ def tables() -> dict[str, list[list[str]]]:
 
 
 def statements() -> list[Statement]:
-    """Return the blocks of SQL that read a lake with a manifest, in order."""
+    """Return the blocks of SQL that read a lake of segments with a manifest, in order."""
     return [
         Statement(match["sql"], match["result"])
         for match in _SQL.finditer(text())
-        if not text()[: match.start()].endswith(_NO_MANIFEST)
+        if not text()[: match.start()].endswith(_INSTEAD)
     ]
 
 

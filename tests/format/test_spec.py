@@ -18,7 +18,18 @@ from runlake import ids, schema
 from runlake.artifacts import store
 from runlake.dataset import Dataset, input_row
 from runlake.settings import Settings
-from runlake.storage import layout, manifest, names, segments, snapshot, state
+from runlake.storage import (
+    layout,
+    manifest,
+    names,
+    segments,
+    snapshot,
+    state,
+    table_files,
+    table_writer,
+    vacuum,
+    work,
+)
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
 from runlake.writing import columns, drain, journal, lanes, pages, records, writer
@@ -83,6 +94,7 @@ def test_key_patterns_are_those_of_the_layout() -> None:
         "segment": pattern(layout._SEGMENT),
         "manifest": pattern(layout._MANIFEST),
         "claim": pattern(layout._CLAIM),
+        "table file": pattern(layout._TABLE_FILE),
     }
 
 
@@ -155,12 +167,50 @@ def test_columns_of_the_state_are_the_codes(table: str, known: tuple[tuple[str, 
     assert [(row[0], row[1]) for row in TABLES[table]] == list(known)
 
 
+def test_tables_are_the_codes() -> None:
+    assert [(row[0], row[2].replace("`", ""), int(row[3])) for row in TABLES["tables"]] == [
+        (table.name, ", ".join(table.order), table.group_rows)
+        for table in table_files.TABLES.values()
+    ]
+
+
+@pytest.mark.parametrize("name", ["metrics", "events", "writers"])
+def test_columns_of_a_table_are_the_codes(name: str) -> None:
+    said = [tuple(row[:3]) for row in TABLES[f"columns-{name}"]]
+    assert said == list(table_files.TABLES[name].columns)
+
+
+@pytest.mark.parametrize("name", ["facts", "summaries"])
+def test_columns_of_a_tables_state_are_those_of_the_state(name: str) -> None:
+    encodings = {"VARCHAR": "dictionary", "BIGINT": "DELTA_BINARY_PACKED"}
+    columns = table_files.TABLES[name].columns
+    assert [each.name for each in columns] == ["writer", *column(name)]
+    for each in columns:
+        assert each.encoding == encodings.get(each.type, "BYTE_STREAM_SPLIT")
+
+
+def test_numbers_about_tables_in_the_text_are_the_codes() -> None:
+    text = spec.text()
+    for words in (
+        f"of {table_files.METRICS.group_rows // table_writer.LONG_SHARE:,} rows or more",
+        f"its `str` has {table_writer.GROUP_TEXT_BYTES:,} bytes",
+        f"once it has {table_writer.FILE_BYTES:,} bytes",
+        f"at {table_writer.MOST_FILE_BYTES:,} bytes anywhere",
+        f"until it is {work.QUIET_S} s old",
+        f"The *grace* is {vacuum.GRACE_S:,.0f} s",
+        f"if {vacuum.KEPT_MANIFESTS} are newer",
+    ):
+        assert words in text
+
+
 def test_fields_of_json_objects_are_the_codes() -> None:
     file = manifest.TableFile("p", 1, 1, "e", "a", "b")
     written = json.loads(manifest.encode(manifest.Manifest(lake="x", tables={"runs": (file,)})))
     claim = names.Claim(name="n", experiment_id="e", time_us=1, user="u", tags={}, nonce="x")
     assert column("manifest") == list(written)
     assert column("table-file") == list(written["tables"]["runs"][0])
+    header = table_files.TableHeader(lake="l", table="t", experiment_id="e", n=1, commit="c")
+    assert column("table-header") == list(json.loads(header.encode()))
     assert column("claim") == list(json.loads(names.encode(claim)))
     read = input_row("run", Dataset(name="n", digest="d"), None)
     assert column("input") == list(json.loads(str(read[4])))

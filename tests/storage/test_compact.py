@@ -110,13 +110,13 @@ class Life:
         starts = [start for of, start, end in self.put if of is writer and end <= last]
         if last >= 0 and starts:
             start = starts[first % len(starts)]
-            writer.put(self.fs, start, last, merged=True)
+            cover = writer.segment(start, last, merged=True)
+            self.fs.put_absent(cover.key, writer.encoded(cover))
             names = [
                 name
                 for entry in self.fs.list(layout.partition(writer.experiment))
                 if (name := layout.parse_segment(entry.key)) and name.writer == writer.writer
             ]
-            cover = writer.segment(start, last, merged=True)
             self.fs.delete_many([name.key for name in names if cover.covers(name)])
 
     def replay(self, number: int) -> None:
@@ -165,6 +165,21 @@ def test_no_row_is_lost_or_doubled_while_writers_compactors_and_vacuums_take_tur
             assert held(fs) == life.wanted()
     assert held(fs) == life.wanted()
     fs.delete_many([entry.key for entry in fs.list("")])
+
+
+def test_a_lake_on_any_store_is_compacted_merged_and_vacuumed(filesystem: Filesystem) -> None:
+    made = [curve(number, 5, run=f"run-{number}") for number in (1, 2, 3)]
+    lake_of(filesystem, (made[0], [2, 5]), (made[1], [1]))
+    compactor(filesystem).compact(EXPERIMENT)
+    made[1].put(filesystem, 2, 5)
+    made[2].put(filesystem, 0, 5)
+    done = compactor(filesystem, limits=Limits(is_full=True)).compact(EXPERIMENT)
+    assert (done.commits, done.conflicts, live(filesystem)) == (2, 0, [])
+    vacuum(filesystem, lake=LAKE, grace_s=0, is_dry_run=False)
+    assert filesystem.list(layout.LOG) == []
+    named = manifests.newest(filesystem, lake=LAKE).paths()
+    assert {entry.key for entry in filesystem.list(layout.TABLES)} == named
+    assert held(filesystem) == expected((writer, 5) for writer in made)
 
 
 # --- what is taken, and what is left ---
@@ -256,8 +271,9 @@ def test_purged_runs_are_left_out_of_what_is_taken_and_of_what_is_merged(
     memory: MemoryFilesystem,
 ) -> None:
     gone, kept = curve(1, 4, run="gone"), curve(2, 4, run="kept")
-    lake_of(memory, (gone, [2]), (kept, [2, 4]))
+    lake_of(memory, (gone, [1, 2]), (kept, [2, 4]))
     compactor(memory).compact(EXPERIMENT)
+    assert "gone" in {key[1] for key in held(memory).summaries}
     newest = manifests.newest(memory, lake=LAKE)
     purging = Manifest(
         lake=LAKE,
@@ -271,8 +287,9 @@ def test_purged_runs_are_left_out_of_what_is_taken_and_of_what_is_merged(
     memory.put(layout.manifest(purging.number), manifest.encode(purging))
     gone.put(memory, 3, 4)
     curve(3, 2, run="gone").put(memory, 0, 2)
+    curve(4, 1, run="kept").put(memory, 0, 1)
     done = compactor(memory, limits=Limits(is_full=True)).compact(EXPERIMENT)
-    assert done.rows == 2  # the two words of the writers that they end
+    assert done.rows == 2 + 2  # of two writers the word that they end
     found = held(memory)
     assert {row[2] for row in found.rows} == {"kept", ""}
     assert {key[1] for key in found.facts | found.summaries} == {"kept", ""}
@@ -280,6 +297,7 @@ def test_purged_runs_are_left_out_of_what_is_taken_and_of_what_is_merged(
         gone.writer: 4,
         kept.writer: 4,
         curve(3, 0).writer: 2,
+        curve(4, 0).writer: 1,
     }
 
 

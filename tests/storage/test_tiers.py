@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from runlake.storage.layout import TableName
 from runlake.storage.manifest import TableFile
 from runlake.storage.table_files import METRICS
-from runlake.storage.table_writer import FILE_BYTES
-from runlake.storage.tiers import _settled, due
+from runlake.storage.tiers import SETTLED_BYTES, _settled, due
 
 _KIB = 1 << 10
 
@@ -45,7 +44,7 @@ def test_files_of_one_commit_count_as_one() -> None:
 
 def test_large_files_that_overlap_no_other_are_left_alone() -> None:
     files = [
-        file(number, size=FILE_BYTES, least=f"run-{number:02d}", greatest=f"run-{number:02d}z")
+        file(number, size=SETTLED_BYTES, least=f"run-{number:02d}", greatest=f"run-{number:02d}z")
         for number in range(20)
     ]
     assert chosen(files) == []
@@ -76,7 +75,12 @@ def test_a_file_is_settled_if_it_is_large_and_meets_no_file_of_another_commit(
     drawn: list[tuple[int, int, int, bool]],
 ) -> None:
     files = [
-        file(number, size=FILE_BYTES if large else 5, least=str(least), greatest=str(least + reach))
+        file(
+            number,
+            size=SETTLED_BYTES if large else 5,
+            least=str(least),
+            greatest=str(least + reach),
+        )
         for least, reach, number, large in drawn
         if least + reach < 10
     ]
@@ -84,7 +88,7 @@ def test_a_file_is_settled_if_it_is_large_and_meets_no_file_of_another_commit(
     expected = {
         one.path
         for one in files
-        if one.size_bytes >= FILE_BYTES
+        if one.size_bytes >= SETTLED_BYTES
         and not any(
             numbers[one.path] != numbers[other.path]
             and one.min_run <= other.max_run

@@ -7,6 +7,7 @@ used again. So what a crash leaves behind is told from what is in use by its num
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
 from runlake import ids
@@ -91,11 +92,9 @@ class Attempt:
             StorageError: the store cannot be written.
             FormatError: a file does not hold what was written to it.
         """
-        # Not asdict, which would copy all inputs for each table.
-        fields = {name: getattr(self._header, name) for name in TableHeader.__slots__}
         writer = TableWriter(
             table,
-            TableHeader(**{**fields, "table": table.name}),
+            replace(self._header, table=table.name),
             self.folder,
             finished=lambda written: self._upload(table, written),
         )

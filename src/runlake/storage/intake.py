@@ -66,10 +66,7 @@ class Decoded:
     @property
     def is_closed(self) -> bool:
         """Whether the writer has said that it ends."""
-        kinds = self.footer.state.facts["kind"]
-        return self.segment.name.merged or bool(
-            pc.any(pc.equal(kinds, arrays.text(schema.CLOSE))).as_py()
-        )
+        return schema.CLOSE in self.footer.state.facts["kind"].unique().to_pylist()
 
     @property
     def size_bytes(self) -> int:
@@ -217,14 +214,22 @@ def _are_points(rows: pa.Table) -> NDArray[np.bool_]:
     """Tell of each row whether it is a metric point as the table of points holds them."""
     if not rows.num_rows:
         return np.zeros(0, bool)
-    kinds = coded(rows["kind"])
-    is_point: NDArray[np.bool_] = kinds.codes == kinds.code_of(schema.METRIC)
+    is_point = _are_metrics(rows["kind"])
     for name, is_there in (("step", True), ("num", True), ("str", False)):
         column: Any = rows[name]
         if column.null_count == (0 if is_there else len(column)):
             continue
         is_point &= arrays.is_valid(column.combine_chunks()) == is_there
     return is_point
+
+
+def _are_metrics(kinds: pa.ChunkedArray[Any]) -> NDArray[np.bool_]:
+    chunks: Any = kinds.chunks
+    if all(chunk.dictionary.to_pylist() == [schema.METRIC] for chunk in chunks):
+        return np.ones(len(kinds), bool)  # as in most segments, and much sooner
+    found = coded(kinds)
+    is_metric: NDArray[np.bool_] = found.codes == found.code_of(schema.METRIC)
+    return is_metric
 
 
 @final
@@ -251,22 +256,24 @@ class _Parts:
         self._counts.append(rows.num_rows)
         for name, chunks in self._columns.items():
             if name != "writer":
-                chunks += rows[name].chunks
+                chunks.extend(rows[name].chunks)
 
     def put_back(self, rows: pa.Table) -> None:
         """Take rows of any writers, which were given out before."""
         for name, chunks in self._columns.items():
-            chunks += rows[name].chunks
+            chunks.extend(rows[name].chunks)
         self.new_rows = 0
 
     def joined(self) -> pa.Table:
         """Give all rows out, in whole columns, letting go of each column's parts."""
-        made = []
-        writers = coded(pa.chunked_array([arrays.strings(self._writers)]))
-        owners = np.repeat(writers.codes, self._counts)
         if self._counts:
-            of = pa.DictionaryArray.from_arrays(arrays.numbers(owners), writers.values)
+            writers = coded(pa.chunked_array([arrays.strings(self._writers)]))
+            owners = arrays.numbers(np.repeat(writers.codes, self._counts))
+            of = pa.DictionaryArray.from_arrays(owners, writers.values)
             self._columns["writer"].append(of)
+        if not self._columns["writer"]:
+            return self._schema.empty_table()
+        made = []
         for field in self._schema:
             made.append(_whole(self._columns[field.name], field.type))
             self._columns[field.name] = []
@@ -278,5 +285,4 @@ def _whole(chunks: list[Any], kind: pa.DataType) -> Any:  # noqa: ANN401 - an ar
     """Return the parts of a column as one array."""
     if len({chunk.type for chunk in chunks}) > 1:  # some were given out before
         chunks = [chunk.cast(kind) for chunk in chunks]
-    column = pa.chunked_array(chunks, chunks[0].type if chunks else kind)
-    return column.cast(kind).unify_dictionaries().combine_chunks()
+    return pa.chunked_array(chunks).cast(kind).unify_dictionaries().combine_chunks()

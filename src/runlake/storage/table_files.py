@@ -9,7 +9,7 @@ file is sorted, immutable, and readable without runlake. The normative text is
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -190,7 +190,9 @@ class TableHeader:
 
     def encode(self) -> bytes:
         """Return the JSON of it."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        # Not asdict, which would copy every input.
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(fields, separators=(",", ":")).encode()
 
 
 @cache

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from runlake.storage.manifest import TableFile
     from runlake.storage.table_files import Table
 
+SETTLED_BYTES: Final = FILE_BYTES // 2
+"""A file of this size is left alone as long as it overlaps no other."""
 _LEAST_BYTES: Final = 64 << 10
 
 
@@ -93,7 +95,7 @@ def _settled(files: Sequence[TableFile]) -> set[str]:
     return {
         file.path
         for file in files
-        if file.size_bytes >= FILE_BYTES and file.path not in overlapping
+        if file.size_bytes >= SETTLED_BYTES and file.path not in overlapping
     }
 
 

@@ -36,6 +36,7 @@ SUPERSEDED: Final = "superseded"
 DROPPED: Final = "dropped"
 OLD: Final = "old"
 
+_END_OF_TIME_US: Final = 2**63 - 1
 _LAST_BYTES: Final = 8
 _BATCH: Final = 1000
 
@@ -92,7 +93,8 @@ def vacuum(
         fs: the lake's storage.
         lake: its id.
         experiment_id: one experiment and the manifests only; None for all.
-        grace_s: how long what was replaced stays, in seconds of the store's clock.
+        grace_s: how long what was replaced stays, in seconds of the store's clock; 0 for not
+            at all, which is safe for the lake and may stop readers in the middle of an answer.
         is_dry_run: say only what would go.
 
     Returns:
@@ -123,7 +125,8 @@ class _Vacuum:
         )
         self._tables = fs.list(layout.TABLES)
         self._newest, self._manifests = manifests.newest_of(fs, lake=lake)
-        self._old_us = fs.now_us() - grace_us
+        # Without a grace no clock is asked: those of some stores have whole seconds.
+        self._old_us = fs.now_us() - grace_us if grace_us > 0 else _END_OF_TIME_US
 
     def find(self) -> list[Removed]:
         """Return what may go."""

@@ -11,7 +11,7 @@ import io
 from typing import TYPE_CHECKING, Any, final
 
 from runlake._lazy import lazy
-from runlake.errors import FormatError
+from runlake.errors import FormatError, NewerFormatError
 from runlake.storage import arrays
 from runlake.storage.manifest import NOTHING_CONSUMED
 from runlake.storage.table_files import WRITERS
@@ -63,6 +63,7 @@ class Watermarks:
             FileNotFoundError: a cold file is gone; there is a newer manifest.
             StorageError: the store cannot be read.
             FormatError: a cold file is damaged.
+            NewerFormatError: a cold file is none that this version knows.
         """
         cold = [writer for writer in writers if self._is_cold(writer)]
         if cold:
@@ -82,11 +83,11 @@ class Watermarks:
         strange = cold - {file.path for file in self.manifest.files(WRITERS.name)}
         if strange:
             message = (
-                f"manifest {self.manifest.number} of {self._fs.url} keeps watermarks in "
-                f"{min(strange)}, which is no file of its table {WRITERS.name}; to guess would "
-                "count rows twice."
+                f"manifest {self.manifest.number} of {self._fs.url} keeps watermarks in a cold "
+                f"file, {min(strange)}, that is none of its table {WRITERS.name}; to guess them "
+                "would count rows twice. Upgrade: pip install --upgrade runlake"
             )
-            raise FormatError(message, url=self._fs.url)
+            raise NewerFormatError(message, url=self._fs.url)
         found = dict.fromkeys(writers, NOTHING_CONSUMED)
         for file in self.manifest.files(WRITERS.name, experiment_id):
             if file.path in cold and _may_hold(file, writers):

@@ -331,7 +331,7 @@ class _Source:
 def _is_over(found: Decoded, snapshot: Snapshot) -> bool:
     """Tell whether the newest segment of a writer is unlikely to be replaced by a longer one."""
     quiet_us = snapshot.taken_us - found.segment.entry.time_us
-    return found.is_closed or quiet_us > QUIET_S * 1_000_000
+    return found.is_closed or found.segment.name.merged or quiet_us > QUIET_S * 1_000_000
 
 
 def _let_go() -> None:
