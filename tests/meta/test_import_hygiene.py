@@ -42,3 +42,17 @@ def test_loading_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_starting_a_run_loads_no_query_engine(tmp_path: Path) -> None:
     script = "import runlake\nrun = runlake.start_run()\nrunlake.log_metric('loss', 1.0)"
     assert loaded_after(script, tmp_path) & {"duckdb", "pandas", "polars"} == set()
+
+
+def test_asking_which_runs_are_best_loads_no_pandas(tmp_path: Path) -> None:
+    script = """
+import runlake
+for lr in (0.1, 0.2):
+    with runlake.start_run():
+        runlake.log_param("lr", lr)
+        runlake.log_metric("loss", lr)
+lake = runlake.open()
+assert lake.leaderboard("loss").height == 2
+assert lake.search_runs("params.lr > 0.1", order_by=["metrics.loss"]).height == 1
+"""
+    assert loaded_after(script, tmp_path) & {"pandas", "pyarrow.dataset"} == set()

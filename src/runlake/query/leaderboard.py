@@ -233,10 +233,14 @@ def _differing_params(
 ) -> pa.Table:
     """Return the params that these runs do not all share, as `read_data` returns data."""
     data = read_data(query, places, kinds=("params",))
-    counts = data.group_by("key").aggregate([("str", "count_distinct"), ("str", "count")])
-    is_differing = (pc.field("str_count_distinct") > 1) | (pc.field("str_count") < len(places))
-    counts = counts.filter(is_differing)
-    counts = counts.sort_by([("str_count", "descending"), ("key", "ascending")])
-    keys = [key for key in counts["key"].to_pylist() if f"params.{key}" not in but]
+    # Not Arrow's group_by, which imports data sets and pandas.
+    counts = (
+        to_polars(data.select(["key", "str"]))
+        .group_by("key")
+        .agg(runs=pl.len(), values=pl.col("str").n_unique())
+        .filter((pl.col("values") > 1) | (pl.col("runs") < len(places)))
+        .sort(["runs", "key"], descending=[True, False])
+    )
+    keys = [key for key in counts["key"].to_list() if f"params.{key}" not in but]
     wanted = arrays.strings(keys[:_PARAM_COLUMNS])
     return data.filter(pc.is_in(data["key"].combine_chunks(), value_set=wanted))
