@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
     from numpy.typing import NDArray
 
     from runlake.query.engine import Query
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
-    pc = lazy("pyarrow.compute")
 
 RUN_COLUMNS: Final = (
     "run_id",
@@ -41,12 +39,6 @@ def read_runs(query: Query) -> pa.Table:
     """Return the columns `RUN_COLUMNS` of all runs, by place."""
     statement = f"SELECT {', '.join(RUN_COLUMNS)} FROM inside.run_facts ORDER BY rowid"
     return query.once("runs", lambda: query.read(statement, needs=("run_facts",)))
-
-
-def find_places(query: Query, run_ids: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
-    """Return the place of each run; all must be there."""
-    known = read_runs(query)["run_id"].combine_chunks()
-    return pa.chunked_array([pc.index_in(run_ids.combine_chunks(), value_set=known)])
 
 
 def read_data(

@@ -131,7 +131,6 @@ class Database:
         query: str,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
-        lean: bool = False,
         watch: Watch = UNHURRIED,
     ) -> pa.Table:
         """Run one statement that only reads; what it names must have been made.
@@ -139,7 +138,6 @@ class Database:
         Args:
             query: the statement.
             params: values for `?` (a sequence) or `$name` (a mapping).
-            lean: the name `runs` means the view without maps, `lean_runs`.
             watch: bounds time and rows.
 
         Returns:
@@ -150,8 +148,6 @@ class Database:
         """
         cursor = self._root.cursor()
         try:
-            if lean:
-                cursor.execute("SET search_path = 'inside,main'")
             # A WITH may hold a DELETE; only the transaction knows for sure.
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             with watch.over(cursor):

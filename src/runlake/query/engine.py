@@ -98,7 +98,6 @@ class Query:
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
         needs: Iterable[str],
-        lean: bool = False,
         watch: Watch = UNHURRIED,
     ) -> pa.Table:
         """Run a statement of our own: as `sql`, where the caller knows which tables it names.
@@ -107,7 +106,6 @@ class Query:
             query: a statement that only reads.
             params: as in `sql`.
             needs: the keys of `runlake.query.views.NEEDS` that it names.
-            lean: the view `runs` has no maps here, and so costs little; needs `lean_runs`.
             watch: bounds time and rows.
 
         Returns:
@@ -122,7 +120,7 @@ class Query:
         database = self._database(with_rows=not ROW_VIEWS.isdisjoint(needs))
         with self._explained():
             database.make(needs)
-            return database.read(query, params, lean=lean, watch=watch)
+            return database.read(query, params, watch=watch)
 
     @contextmanager
     def stream(

@@ -166,6 +166,10 @@ class Folded:
             run_count=self.runs.num_rows,
         )
 
+    def has_metric(self, key: str) -> bool:
+        """Tell whether any run has a metric of this name."""
+        return self.metrics.code_of(key) >= 0
+
     @cached_property
     def _facts(self) -> _Facts:
         table = self._tables.facts
@@ -262,7 +266,7 @@ class Folded:
                 self._attribute(_SOURCE_TAG, kind=schema.TAG, latest=True),
             ),
             "parent_run_id": self._attribute(schema.RUN_PARENT),
-            "is_deleted": _booleans(is_deleted),
+            "is_deleted": arrays.flags(is_deleted),
         }
 
     def _attribute(
@@ -298,11 +302,11 @@ class Folded:
         is_heard = some(schema.OPEN, self._writers.is_fresh)
         status = pc.coalesce(self._spread("str", latest), arrays.text(schema.RUNNING))
         for word in (schema.SCHEDULED, schema.RUNNING):
-            status = pc.if_else(_booleans(some({word}, is_open)), arrays.text(word), status)
+            status = pc.if_else(arrays.flags(some({word}, is_open)), arrays.text(word), status)
         ends = self._spread("num", latest).cast(pa.int64(), safe=False)
         return {
             "status": status,
-            "is_quiet": _booleans(np.where(has_word, ~is_heard, ~is_fresh)),
+            "is_quiet": arrays.flags(np.where(has_word, ~is_heard, ~is_fresh)),
             "end_us": pc.coalesce(ends, self._spread("clock", latest)),
         }
 
@@ -339,8 +343,3 @@ class Folded:
 def _flags(found: pa.BooleanArray) -> NDArray[np.bool_]:
     """Return booleans without nulls as NumPy's."""
     return arrays.values(found.cast(pa.int8())).astype(bool)
-
-
-def _booleans(flags: NDArray[np.bool_]) -> pa.Array[Any]:
-    """Return NumPy's booleans as Arrow's."""
-    return arrays.numbers(flags.astype(np.int32)).cast(pa.bool_())

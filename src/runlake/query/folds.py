@@ -176,10 +176,6 @@ FROM inside.run_facts AS r
 POSITIONAL JOIN source_maps
 """
 
-# The same without maps, which cost more than all else together: for questions of our own that
-# name no map. It stands before the public view where a cursor's search path says so.
-_LEAN_RUNS = "CREATE VIEW inside.runs AS FROM inside.run_facts"
-
 _POINT_FILES = """
 CREATE TABLE inside.point_files (
     file_index UBIGINT, writer VARCHAR, experiment_id VARCHAR, first BIGINT, skip_rows BIGINT
@@ -205,7 +201,6 @@ FOLDS: Final = {
     "metric_summary": _METRIC_SUMMARY + _PUBLIC.format(view="metric_summary", rows="metric_rows"),
     "inputs": _INPUTS + _PUBLIC.format(view="inputs", rows="input_rows"),
     "runs": _RUNS,
-    "lean_runs": _LEAN_RUNS,
     "point_files": _POINT_FILES,
     "lake_rows": _LAKE_ROWS,
 }

@@ -13,7 +13,6 @@ over public views instead of our own tables.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from runlake import schema
@@ -103,7 +102,7 @@ def leaderboard(
             by; the message names the nearest.
     """
     ranking = Ranking.of(goal=goal, value=value, by=by, top=top, experiment_ids=experiment_ids)
-    has_metric = partial(_is_known, query.folded.metrics)
+    has_metric = query.folded.has_metric
     compiled = compile_search(filter_string, fields=ranking.by, has_metric=has_metric)
     source = _inside(query, metric, ranking, compiled)
     needs = ("run_facts", *compiled.needs)
@@ -206,10 +205,6 @@ def _values_at(query: Query, metric: str, step: int) -> dict[str, str]:
         name: f"[{', '.join(map(repr, column.filter(pc.is_valid(places)).to_pylist()))}]"
         for name, column in columns.items()
     }
-
-
-def _is_known(held: Held, key: str) -> bool:
-    return held.code_of(key) >= 0
 
 
 def _unknown(query: Query, entity: str, key: str) -> NotFoundError:

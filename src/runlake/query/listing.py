@@ -103,9 +103,7 @@ def list_runs(query: Query, wanted: RunSearch, *, fields: Sequence[str] = ()) ->
     limit = wanted.limit
     every = find_runs(query, replace(wanted, limit=None)).names
     page = every if limit is None else every.slice(0, limit)
-    compiled = compile_search(
-        "", fields=fields, has_metric=lambda key: query.folded.metrics.code_of(key) >= 0
-    )
+    compiled = compile_search("", fields=fields, has_metric=query.folded.has_metric)
     columns = [*RUN_FIELDS, *(f"{sql} AS field_{n}" for n, (_, sql) in enumerate(compiled.fields))]
     joins = "".join(
         f"\nPOSITIONAL JOIN {table} AS f{number}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import schema
 from runlake._lazy import lazy
@@ -21,9 +21,10 @@ from runlake.query.data import read_data, read_runs
 from runlake.query.entities import Page, get_runs, read_experiments
 from runlake.query.export import to_pandas, to_polars
 from runlake.storage import arrays
+from runlake.storage.standing import coded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import numpy as np
     import pandas as pd
@@ -187,7 +188,7 @@ def find_runs(query: Query, wanted: RunSearch, *, with_token: bool = False) -> F
     """
     stage = _stage("run_view_type", wanted.run_view_type)
     keys = _listed("order_by", wanted.order_by)
-    compiled = compile_search(wanted.filter_string, keys, has_metric=_metric_test(query))
+    compiled = compile_search(wanted.filter_string, keys, has_metric=query.folded.has_metric)
     where, ids = [_STAGES[stage]], None
     if wanted.experiment_ids is not None:
         ids = sorted({str(each) for each in _listed("experiment_ids", wanted.experiment_ids)})
@@ -223,16 +224,16 @@ def widen(page: pa.Table, places: pa.ChunkedArray[Any], *, data: pa.Table) -> pa
     if not data.num_rows:
         return page
     rows = arrays.values(pc.index_in(data["place"].combine_chunks(), places.combine_chunks()))
-    prefixes, keys = _encoded(data["prefix"]), _encoded(data["key"])
-    prefix_codes, key_codes = arrays.values(prefixes.indices), arrays.values(keys.indices)
+    prefixes = coded(data["prefix"])
+    (prefix_codes, prefix_texts), (key_codes, key_texts) = prefixes, coded(data["key"])
     is_first = np.ones(len(rows), bool)
     is_first[1:] = (np.diff(prefix_codes) != 0) | (np.diff(key_codes) != 0)
     starts = np.flatnonzero(is_first)
     names = (
         f"{prefix}.{key}"
         for prefix, key in zip(
-            prefixes.dictionary.take(arrays.numbers(prefix_codes[starts])).to_pylist(),
-            keys.dictionary.take(arrays.numbers(key_codes[starts])).to_pylist(),
+            prefix_texts.take(arrays.numbers(prefix_codes[starts])).to_pylist(),
+            key_texts.take(arrays.numbers(key_codes[starts])).to_pylist(),
             strict=True,
         )
     )
@@ -240,7 +241,7 @@ def widen(page: pa.Table, places: pa.ChunkedArray[Any], *, data: pa.Table) -> pa
     columns: list[Any] = [*page.columns]
     bounds = [0, *np.flatnonzero(np.diff(prefix_codes[starts])) + 1, len(starts)]
     for first, end in pairwise(bounds):
-        is_metric = prefixes[int(starts[first])].as_py() == "metrics"
+        is_metric = prefix_codes[starts[first]] == prefixes.code_of("metrics")
         columns += cells.columns_of(data["num" if is_metric else "str"], int(first), int(end))
     return pa.table(columns, names=[*page.column_names, *names])
 
@@ -266,13 +267,6 @@ class _Cells(NamedTuple):
             block = whole.take(arrays.numbers(np.maximum(chosen, 0), mask=chosen < 0))
             found += [block.slice(n * self.height, self.height) for n in range(right - left)]
         return found
-
-
-def _encoded(column: pa.ChunkedArray[Any]) -> pa.DictionaryArray[Any, Any]:
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    whole: Any = column.unify_dictionaries().combine_chunks()
-    return cast("pa.DictionaryArray[Any, Any]", whole)
 
 
 def _find(
@@ -312,15 +306,6 @@ def _find(
     last = shown.slice(shown.num_rows - 1).to_pylist()[0]
     values = [last[f"t{place}"] for place in range(len(terms))]
     return Found(shown["found"], make_token(cut.question, values))
-
-
-def _metric_test(query: Query) -> Callable[[str], bool]:
-    """Return a test for the names of metrics that are there."""
-
-    def has_metric(key: str) -> bool:
-        return query.folded.metrics.code_of(key) >= 0
-
-    return has_metric
 
 
 def _stage(name: str, view_type: str | int) -> str:

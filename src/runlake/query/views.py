@@ -122,7 +122,6 @@ VIEWS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "experiments": (),
     "run_facts": ("experiments",),
-    "lean_runs": ("run_facts",),
     "params": ("run_facts",),
     "tags": ("run_facts",),
     "inputs": ("run_facts",),

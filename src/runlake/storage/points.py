@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, final
 from runlake._lazy import lazy
 from runlake.errors import FormatError, StorageError
 from runlake.storage import ranges, segments
-from runlake.storage.filesystem import Range
 from runlake.storage.index import PointIndex
 from runlake.storage.parts import Parts, Whole, point_file, read_footer
 from runlake.storage.snapshot import SnapshotExpiredError
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from runlake.storage.cache import Cache
-    from runlake.storage.filesystem import Filesystem
+    from runlake.storage.filesystem import Filesystem, Range
     from runlake.storage.parts import Job
     from runlake.storage.ranges import Wanted
     from runlake.storage.snapshot import LiveSegment
@@ -231,7 +230,7 @@ class PointFiles:
             except FormatError:
                 pending[key] = segment, segments.TAIL_BYTES
         while pending:
-            asked = [_last(segment, size) for segment, size in pending.values()]
+            asked = [segment.tail(size) for segment, size in pending.values()]
             tails = list(self._gather(asked))
             for (segment, size), tail in zip(list(pending.values()), tails, strict=True):
                 key = segment.entry.key
@@ -269,12 +268,6 @@ def expired(url: str, error: FileNotFoundError) -> SnapshotExpiredError:
         "the grace period. Ask again; a new snapshot holds its rows elsewhere."
     )
     return SnapshotExpiredError(message, url=url)
-
-
-def _last(segment: LiveSegment, size: int) -> Range:
-    """Return the range of the last `size` bytes of a segment."""
-    end = segment.entry.size_bytes
-    return Range(segment.entry.key, max(0, end - size), end)
 
 
 def _batches(wanted: Iterable[Range]) -> Iterator[list[Range]]:

@@ -16,7 +16,6 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError, NewerFormatError, RunlakeWarning
 from runlake.storage import arrays, segments, tables
-from runlake.storage.filesystem import Range
 from runlake.storage.footers import Part, is_reserved, parse_all
 from runlake.storage.points import PointFiles, expired
 from runlake.storage.tables import Problem, SnapshotTables
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runlake.storage.cache import Cache
-    from runlake.storage.filesystem import Filesystem
+    from runlake.storage.filesystem import Filesystem, Range
     from runlake.storage.snapshot import LiveSegment, Snapshot
 else:
     np = lazy("numpy")
@@ -121,14 +120,14 @@ class Reader:
             longer += self._settle_all(batch, chunks)
         for pairs in _batched(longer, _GATHER):
             batch = [segment for segment, _ in pairs]
-            chunks = self._gather([_last(segment, size) for segment, size in pairs])
+            chunks = self._gather([segment.tail(size) for segment, size in pairs])
             self._settle_all(batch, chunks)
 
     def _first_range(self, segment: LiveSegment) -> Range:
         """Return the bytes to ask for first: the tail, or all of it where that is as quick."""
         size = segment.entry.size_bytes
         is_small = self._cache is not None and size <= _WHOLE_BYTES
-        return _last(segment, size if is_small or is_reserved(segment) else segments.TAIL_BYTES)
+        return segment.tail(size if is_small or is_reserved(segment) else segments.TAIL_BYTES)
 
     def _gather(self, ranges: Sequence[Range]) -> list[bytes]:
         """Fetch one range of each of many segments, all at once."""
@@ -267,12 +266,6 @@ def _later(known: SnapshotTables, now_us: int) -> SnapshotTables:
     if ((times >= known.now_us - stale_us) == (times >= now_us - stale_us)).all():
         return known
     return replace(known, now_us=now_us)
-
-
-def _last(segment: LiveSegment, size: int) -> Range:
-    """Return the range of the last `size` bytes of a segment."""
-    end = segment.entry.size_bytes
-    return Range(segment.entry.key, max(0, end - size), end)
 
 
 def _stack(

@@ -60,6 +60,11 @@ class LiveSegment:
     name: SegmentName
     skip_rows: int
 
+    def tail(self, size: int) -> Range:
+        """Return the range of its last `size` bytes, or of all that it has."""
+        end = self.entry.size_bytes
+        return Range(self.entry.key, max(0, end - size), end)
+
 
 @dataclass(frozen=True, slots=True)
 class Hole:
