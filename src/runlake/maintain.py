@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runlake.upkeep.verify import verify
 from runlake.writing import recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runlake.storage.engine import Storage
-    from runlake.storage.verify import Report
+    from runlake.upkeep.verify import Report
     from runlake.writing.drain import Drain
     from runlake.writing.recover import Recovered
 
@@ -34,7 +35,7 @@ class Maintain:
             NotFoundError: there is no lake.
             StorageError: the store cannot be read.
         """
-        return self._storage.verify()
+        return verify(self._storage.fs)
 
     def recover(self, *, force: bool = False) -> list[Recovered]:
         """Bring into the lake what dead processes of this host left in their journals.

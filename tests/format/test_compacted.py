@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from runlake.storage import layout, manifests
-from runlake.storage.compact import Compactor
 from runlake.storage.localfs import LocalFilesystem
-from runlake.storage.vacuum import vacuum
-from runlake.storage.work import Limits
+from runlake.upkeep.compact import Compactor
+from runlake.upkeep.vacuum import vacuum
+from runlake.upkeep.work import Limits
 from tests.format import bare_duckdb, spec
 from tests.format.make_golden import LAKE, LAKE_ID, age
 

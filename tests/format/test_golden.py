@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runlake.settings import Settings
-from runlake.storage import verify
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
+from runlake.upkeep import verify
 from tests.format.make_golden import ANSWERS, LAKE, QUESTIONS, age, answers
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def test_answers_do_not_hang_on_superseded_segments(golden: Path) -> None:
     before = answers(golden)
     storage = Storage(LocalFilesystem(golden), Settings())
     superseded = [
-        finding.key for finding in storage.verify().findings if finding.kind == verify.SUPERSEDED
+        finding.key
+        for finding in verify.verify(storage.fs).findings
+        if finding.kind == verify.SUPERSEDED
     ]
     assert len(superseded) == 5
     storage.fs.delete_many(superseded)
@@ -47,7 +49,7 @@ def test_answers_do_not_hang_on_superseded_segments(golden: Path) -> None:
 
 
 def test_lake_is_sound(golden: Path) -> None:
-    report = Storage(LocalFilesystem(golden), Settings()).verify()
+    report = verify.verify(LocalFilesystem(golden))
     assert report.is_sound
     assert {finding.kind for finding in report.findings} == {verify.SUPERSEDED}
 

@@ -18,20 +18,10 @@ from runlake import ids, schema
 from runlake.artifacts import store
 from runlake.dataset import Dataset, input_row
 from runlake.settings import Settings
-from runlake.storage import (
-    layout,
-    manifest,
-    names,
-    segments,
-    snapshot,
-    state,
-    table_files,
-    table_writer,
-    vacuum,
-    work,
-)
+from runlake.storage import layout, manifest, names, segments, snapshot, state, table_files
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
+from runlake.upkeep import table_writer, vacuum, work
 from runlake.writing import columns, drain, journal, lanes, pages, records, writer
 from tests.format import spec
 from tests.format.make_golden import LAKE, age

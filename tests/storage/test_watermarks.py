@@ -6,14 +6,14 @@ import pytest
 
 from runlake import ids
 from runlake.errors import FormatError
-from runlake.storage import commit as commit_module
 from runlake.storage import manifests
 from runlake.storage.manifest import Manifest
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.watermarks import Watermarks
 from runlake.testing.filesystems import CountingFilesystem
+from runlake.upkeep import commit as commit_module
 from tests.storage.lakes import EXPERIMENT, writer_id
-from tests.storage.upkeep import LAKE, MadeWriter, compactor, make_lake, point
+from tests.upkeep.made import LAKE, MadeWriter, compactor, make_lake, point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

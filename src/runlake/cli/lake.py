@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runlake import questions
     from runlake.lake import Lake
     from runlake.query import listing
-    from runlake.storage.verify import Report
+    from runlake.upkeep.verify import Report
     from runlake.writing import recover
 else:
     listing = lazy("runlake.query.listing")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 from runlake import ids, schema
 from runlake.errors import FormatError, InvalidInputError, NotFoundError, StateError
 from runlake.settings import cache_root
-from runlake.storage import layout, names, pinfs, verify
+from runlake.storage import layout, names, pinfs
 from runlake.storage.cache import PINS, open_cache
 from runlake.storage.fs import open_filesystem
 from runlake.storage.latefs import late_files
@@ -300,10 +300,6 @@ class Storage:
     def make_claim(self, claim: Claim) -> bool:
         """Claim an experiment's name, see `names.make_claim`."""
         return names.make_claim(self.fs, claim)
-
-    def verify(self) -> verify.Report:
-        """Check every file of the lake, see `verify.verify`."""
-        return verify.verify(self.fs)
 
     def _pin(self, fs: Filesystem, wanted: Sequence[LiveSegment]) -> PinnedFilesystem:
         cache = self._cache()

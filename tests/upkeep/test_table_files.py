@@ -15,9 +15,6 @@ from hypothesis import strategies as st
 from runlake import schema
 from runlake.errors import FormatError, NewerFormatError
 from runlake.storage import arrays
-from runlake.storage.fold import folded
-from runlake.storage.merge import merged
-from runlake.storage.order import in_order, sort_order
 from runlake.storage.state import earliest_stands
 from runlake.storage.table_files import (
     CODED,
@@ -35,7 +32,10 @@ from runlake.storage.table_files import (
     read_header,
     values_among,
 )
-from runlake.storage.table_writer import (
+from runlake.upkeep.fold import folded
+from runlake.upkeep.merge import merged
+from runlake.upkeep.order import in_order, sort_order
+from runlake.upkeep.table_writer import (
     FILE_BYTES,
     GROUP_TEXT_BYTES,
     MOST_FILE_BYTES,
@@ -43,7 +43,7 @@ from runlake.storage.table_writer import (
     Written,
 )
 from tests.storage.lakes import START_US
-from tests.storage.upkeep import _exact, _order_of, _plain
+from tests.upkeep.made import _exact, _order_of, _plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

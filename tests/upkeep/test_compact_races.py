@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from runlake import ids, schema
 from runlake.errors import StorageError
 from runlake.storage import layout, manifests
-from runlake.storage import vacuum as vacuum_module
-from runlake.storage.commit import Committer
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.snapshot import Snapshots
-from runlake.storage.vacuum import vacuum
-from runlake.storage.work import Compacted, Limits, Work
 from runlake.testing.filesystems import Call, CrashAt, FaultyFilesystem, SimulatedCrash, Wrapper
+from runlake.upkeep import vacuum as vacuum_module
+from runlake.upkeep.commit import Committer
+from runlake.upkeep.vacuum import vacuum
+from runlake.upkeep.work import Compacted, Limits, Work
 from tests.storage.lakes import EXPERIMENT
-from tests.storage.upkeep import (
+from tests.upkeep.made import (
     LAKE,
     Held,
     MadeWriter,

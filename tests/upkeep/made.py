@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from runlake import ids, schema
 from runlake.storage import layout, manifests, segments
-from runlake.storage.compact import Compactor
 from runlake.storage.snapshot import Snapshots
 from runlake.storage.state import Fact, FactBook, State, Summaries, earliest_stands
 from runlake.storage.table_files import EVENTS, FACTS, METRICS, SUMMARIES, WRITERS, read_groups
+from runlake.upkeep.compact import Compactor
 from tests.storage.lakes import EXPERIMENT, START_US, named, writer_id
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.layout import SegmentName
     from runlake.storage.table_files import Table
-    from runlake.storage.work import Limits
+    from runlake.upkeep.work import Limits
 
 LAKE = "0" * 32
 _STATE_KINDS = (schema.STATUS, schema.DELETE, schema.CLOSE)

@@ -11,8 +11,8 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, final
 
 from runlake._lazy import lazy
-from runlake.storage.fold import folded
-from runlake.storage.order import in_order, ranks_of
+from runlake.upkeep.fold import folded
+from runlake.upkeep.order import in_order, ranks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -6,13 +6,13 @@ import pytest
 
 from runlake import ids
 from runlake.storage import layout, manifest, manifests
-from runlake.storage.commit import Change, Committer
 from runlake.storage.manifest import Manifest
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.snapshot import Snapshots
-from runlake.storage.work import Limits, Work
+from runlake.upkeep.commit import Change, Committer
+from runlake.upkeep.work import Limits, Work
 from tests.storage.lakes import EXPERIMENT
-from tests.storage.upkeep import (
+from tests.upkeep.made import (
     LAKE,
     MadeWriter,
     compactor,

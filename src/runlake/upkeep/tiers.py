@@ -13,7 +13,7 @@ from math import log
 from typing import TYPE_CHECKING, Final
 
 from runlake.storage import layout
-from runlake.storage.table_writer import FILE_BYTES
+from runlake.upkeep.table_writer import FILE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

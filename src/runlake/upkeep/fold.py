@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.order import group_codes, ranks_of, sort_order
 from runlake.storage.standing import coded, standing
 from runlake.storage.table_files import FACTS, SUMMARIES, Table
+from runlake.upkeep.order import group_codes, ranks_of, sort_order
 
 if TYPE_CHECKING:
     import numpy as np

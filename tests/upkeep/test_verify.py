@@ -6,9 +6,10 @@ import pyarrow as pa
 import pytest
 
 from runlake import ids
-from runlake.storage import layout, manifest, segments, verify
+from runlake.storage import layout, manifest, segments
 from runlake.storage.manifest import Manifest, TableFile
 from runlake.storage.names import Claim
+from runlake.upkeep import verify
 from tests.storage.lakes import named, put, rows_of, segment, state_at, storage_on, writer_id
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def kinds(report: verify.Report) -> dict[str, str]:
 
 
 def test_lake_without_fault_is_sound(storage: Storage) -> None:
-    report = storage.verify()
+    report = verify.verify(storage.fs)
     assert (report.findings, report.is_sound, report.lake) == ((), True, storage.lake_id())
     assert (report.object_count, report.segment_count, report.row_count) == (6, 3, 15)
     assert report.size_bytes == sum(entry.size_bytes for entry in storage.fs.list(""))
@@ -66,14 +67,14 @@ def _other_name(_: bytes) -> bytes:
 def test_damaged_segment_is_found(storage: Storage, spoil: Callable[[bytes], bytes]) -> None:
     key = named(1, 0, 4).key
     storage.fs.put(key, spoil(storage.fs.get(key)))
-    report = storage.verify()
+    report = verify.verify(storage.fs)
     assert kinds(report) == {key: verify.DAMAGED}
     assert not report.is_sound
 
 
 def test_missing_row_is_found(storage: Storage) -> None:
     storage.fs.delete_many([named(1, 0, 4).key])
-    report = storage.verify()
+    report = verify.verify(storage.fs)
     assert kinds(report) == {f"log/experiment_id=exp/{writer_id(1)}": verify.HOLE}
     assert "row 0 is in no segment" in report.findings[0].detail
 
@@ -83,7 +84,7 @@ def test_superseded_and_consumed_segments_are_named_and_are_no_fault(storage: St
     consumed = {writer_id(2): 4}
     made = Manifest(lake=storage.require_lake(), number=1, consumed=consumed)
     storage.fs.put(layout.manifest(1), manifest.encode(made))
-    report = storage.verify()
+    report = verify.verify(storage.fs)
     assert kinds(report) == {
         named(1, 0, 4).key: verify.SUPERSEDED,
         named(1, 5, 9).key: verify.SUPERSEDED,
@@ -96,12 +97,12 @@ def test_unknown_objects_are_found(storage: Storage) -> None:
     keys = ["thing.txt", "log/experiment_id=exp/x.parquet", "manifests/one.json"]
     for key in keys:
         storage.fs.put(key, b"x")
-    assert kinds(storage.verify()) == dict.fromkeys(keys, verify.UNKNOWN)
+    assert kinds(verify.verify(storage.fs)) == dict.fromkeys(keys, verify.UNKNOWN)
 
 
 def test_missing_lake_file_is_found(storage: Storage) -> None:
     storage.fs.delete_many(["runlake.json"])
-    report = storage.verify()
+    report = verify.verify(storage.fs)
     assert (report.lake, kinds(report)) == (None, {"runlake.json": verify.MISSING})
 
 
@@ -109,7 +110,7 @@ def test_foreign_manifest_is_found_and_a_missing_one(storage: Storage) -> None:
     for number in (1, 3):
         made = Manifest(lake="theirs", number=number)
         storage.fs.put(layout.manifest(number), manifest.encode(made))
-    report = storage.verify()
+    report = verify.verify(storage.fs)
     assert kinds(report) == {
         layout.manifest(1): verify.DAMAGED,
         layout.manifest(2): verify.MISSING,
@@ -122,18 +123,18 @@ def test_table_file_that_the_manifest_names_must_be_there_whole(storage: Storage
     made = Manifest(lake=storage.require_lake(), number=1, tables={"runs": files})
     storage.fs.put(layout.manifest(1), manifest.encode(made))
     storage.fs.put("tables/runs/a", b"longer")
-    report = storage.verify()
+    report = verify.verify(storage.fs)
     assert kinds(report) == {"tables/runs/a": verify.DAMAGED, "tables/runs/b": verify.MISSING}
 
 
 def test_damaged_claim_is_found(storage: Storage) -> None:
     key = layout.claim(ids.name_hash("digits"), 1)
     storage.fs.put(key, b"{}")
-    assert kinds(storage.verify()) == {key: verify.DAMAGED}
+    assert kinds(verify.verify(storage.fs)) == {key: verify.DAMAGED}
 
 
 def test_segment_of_a_newer_format_is_named_and_is_no_fault(storage: Storage) -> None:
     storage.fs.put(named(4, 0, 1).key, segment(named(4, 0, 1), version=2))
-    report = storage.verify()
+    report = verify.verify(storage.fs)
     assert kinds(report) == {named(4, 0, 1).key: verify.NEWER}
     assert report.is_sound

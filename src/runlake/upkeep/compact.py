@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, final
 
 from runlake import ids
 from runlake.errors import ConflictError, InvalidInputError, StateError
-from runlake.storage.commit import Committer
 from runlake.storage.snapshot import Snapshots
-from runlake.storage.work import Compacted, Limits, Work
+from runlake.upkeep.commit import Committer
+from runlake.upkeep.work import Compacted, Limits, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from runlake.storage.layout import TableName
 from runlake.storage.manifest import TableFile
 from runlake.storage.table_files import METRICS
-from runlake.storage.tiers import SETTLED_BYTES, _settled, due
+from runlake.upkeep.tiers import SETTLED_BYTES, _settled, due
 
 _KIB = 1 << 10
 

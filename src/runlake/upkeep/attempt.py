@@ -16,7 +16,7 @@ from runlake.errors import StorageError
 from runlake.storage import layout
 from runlake.storage.manifest import TableFile
 from runlake.storage.table_files import TableHeader, read_header
-from runlake.storage.table_writer import TableWriter
+from runlake.upkeep.table_writer import TableWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.manifest import Manifest
     from runlake.storage.table_files import Table
-    from runlake.storage.table_writer import Written
+    from runlake.upkeep.table_writer import Written
 
 
 @final

@@ -15,7 +15,6 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError
 from runlake.storage import arrays, segments
-from runlake.storage.fold import folded
 from runlake.storage.standing import coded
 from runlake.storage.table_files import (
     EVENTS,
@@ -26,6 +25,7 @@ from runlake.storage.table_files import (
     WRITERS,
     arrow_schema,
 )
+from runlake.upkeep.fold import folded
 
 if TYPE_CHECKING:
     from collections.abc import Collection

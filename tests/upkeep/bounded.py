@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from runlake.storage import layout
-from runlake.storage.compact import Compactor
 from runlake.storage.localfs import LocalFilesystem
-from runlake.storage.work import Limits
+from runlake.upkeep.compact import Compactor
+from runlake.upkeep.work import Limits
 from tests.storage.lakes import EXPERIMENT
 
 SMALL: Final = "small"

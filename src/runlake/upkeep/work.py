@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Final, final
 
 from runlake._lazy import lazy
 from runlake.errors import FormatError
-from runlake.storage import arrays, intake, tiers
-from runlake.storage.attempt import Attempt
-from runlake.storage.commit import Change
+from runlake.storage import arrays
 from runlake.storage.filesystem import Range
-from runlake.storage.intake import Batch
-from runlake.storage.merge import merged
-from runlake.storage.order import in_order
 from runlake.storage.table_files import TABLES, WRITERS, read_groups
+from runlake.upkeep import intake, tiers
+from runlake.upkeep.attempt import Attempt
+from runlake.upkeep.commit import Change
+from runlake.upkeep.intake import Batch
+from runlake.upkeep.merge import merged
+from runlake.upkeep.order import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
 
     from runlake.storage.filesystem import Filesystem
-    from runlake.storage.intake import Decoded
     from runlake.storage.manifest import Manifest
     from runlake.storage.snapshot import LiveSegment, Snapshot
     from runlake.storage.table_files import Table
-    from runlake.storage.tiers import SortedRun
+    from runlake.upkeep.intake import Decoded
+    from runlake.upkeep.tiers import SortedRun
 else:
     pa = lazy("pyarrow")
     pc = lazy("pyarrow.compute")

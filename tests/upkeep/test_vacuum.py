@@ -7,13 +7,13 @@ import pytest
 from runlake import clock, ids
 from runlake.errors import FormatError
 from runlake.storage import layout, manifests
-from runlake.storage import vacuum as vacuum_module
 from runlake.storage.memoryfs import MemoryFilesystem
-from runlake.storage.vacuum import Vacuumed, vacuum
-from runlake.storage.work import Limits
 from runlake.testing.filesystems import Call, Wrapper
+from runlake.upkeep import vacuum as vacuum_module
+from runlake.upkeep.vacuum import Vacuumed, vacuum
+from runlake.upkeep.work import Limits
 from tests.storage.lakes import EXPERIMENT
-from tests.storage.upkeep import (
+from tests.upkeep.made import (
     LAKE,
     MadeWriter,
     compactor,

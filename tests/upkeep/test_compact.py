@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 
 from runlake import clock, ids, schema
 from runlake.errors import ConflictError, InvalidInputError, StateError
-from runlake.storage import commit, compact, layout, manifest, manifests, work
-from runlake.storage.compact import Compactor, shard_of
+from runlake.storage import layout, manifest, manifests
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.manifest import Manifest
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.snapshot import Snapshots
 from runlake.storage.table_files import METRICS, TABLES, read_header
-from runlake.storage.vacuum import vacuum
-from runlake.storage.work import QUIET_S, Compacted, Limits
 from runlake.testing.filesystems import Call, Wrapper
-from tests.storage import bounded
+from runlake.upkeep import commit, compact, work
+from runlake.upkeep.compact import Compactor, shard_of
+from runlake.upkeep.vacuum import vacuum
+from runlake.upkeep.work import QUIET_S, Compacted, Limits
 from tests.storage.curves import put_columns
 from tests.storage.lakes import EXPERIMENT
-from tests.storage.upkeep import (
+from tests.upkeep import bounded
+from tests.upkeep.made import (
     LAKE,
     MadeWriter,
     compactor,
@@ -507,7 +508,7 @@ def test_memory_stays_within_the_budget_whatever_the_size(tmp_path: Path) -> Non
     for file in (tmp_path / "lake").rglob("*.parquet"):
         os.utime(file, (0, 0))  # writers that are long gone
     budget = 64 << 20
-    command = [sys.executable, "-m", "tests.storage.bounded", str(tmp_path / "lake"), str(budget)]
+    command = [sys.executable, "-m", "tests.upkeep.bounded", str(tmp_path / "lake"), str(budget)]
     root = Path(__file__).parents[2]
     ended = subprocess.run(command, check=True, capture_output=True, cwd=root)
     said = json.loads(ended.stdout)
