@@ -373,7 +373,7 @@ def test_question_that_is_asked_again_opens_no_file(scene: Callable[..., Scene])
     made = scene(*curve("loss", range(30)), *curve("acc", range(30)))
     made.curves = Curves()
     whole, part = made.ask("loss"), made.ask("loss", start=5, stop=9)
-    for file in made.query.tables.point_files():
+    for file in made.query.tables.row_files("metrics"):
         spoil(file.path)
     assert made.ask("loss").equals(whole)
     assert made.ask("loss", start=5, stop=9).equals(part)
@@ -388,7 +388,7 @@ def test_run_that_went_on_costs_only_what_is_new(tmp_path: Path) -> None:
         run.log_history({"step": range(100), "loss": [1.0] * 100})
         run.flush()
         assert lake.history("loss").height == 100
-        for file in lake._fresh().point_files():
+        for file in lake._fresh().tables.row_files("metrics"):
             spoil(file.path)
         run.log({"loss": 2.0}, step=100)
         run.flush()
@@ -417,7 +417,7 @@ def test_files_out_of_range_are_not_read(tmp_path: Path) -> None:
                 run.log_history({"step": steps, "timestamp": times, "loss": [1.0] * 1000})
             lake.flush()
     with runlake.open(tmp_path / "lake") as lake:
-        files = lake._fresh().point_files()
+        files = lake._fresh().tables.row_files("metrics")
         [late] = [file for file in files if greatest_step(file.path) == 1999]
         spoil(late.path)
         assert lake.history("loss", stop=999).height == 1000
@@ -448,7 +448,7 @@ def test_folder_with_an_odd_name_is_no_pattern(tmp_path: Path) -> None:
 
 def test_rows_that_a_manifest_holds_already_are_passed_over(scene: Callable[..., Scene]) -> None:
     made = scene(*curve("loss", range(40)), *curve("acc", range(40)))
-    files = list(made.query.tables.point_files())
+    files = list(made.query.tables.row_files("metrics"))
     longest = max(range(len(files)), key=lambda place: Path(files[place].path).stat().st_size)
     gone = pq.read_table(files[longest].path).slice(0, 9)
     files[longest] = replace(files[longest], skip_rows=9)
@@ -468,7 +468,7 @@ def test_file_that_is_gone_says_so_and_the_question_is_asked_again(
     scene: Callable[..., Scene],
 ) -> None:
     made = scene(*curve("loss", range(30)))
-    files = made.query.tables.point_files()
+    files = made.query.tables.row_files("metrics")
     query = Query(replace(made.query.tables, points=files))  # chosen before they went
     for file in files:
         Path(file.path).unlink()

@@ -20,7 +20,7 @@ from runlake.lake import open_lake
 from runlake.query import Query
 from runlake.query.export import to_polars
 from runlake.query.scan import _READERS, _conjuncts, scan
-from runlake.query.views import ROW_VIEWS, VIEWS
+from runlake.query.views import ROW_TABLES, VIEWS
 from runlake.storage import layout
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.tables import PointFile
@@ -101,7 +101,7 @@ def test_a_lazy_view_of_an_empty_lake_is_empty_with_its_columns(view: str) -> No
     assert frame.height == 0
 
 
-@pytest.mark.parametrize("view", sorted(ROW_VIEWS))
+@pytest.mark.parametrize("view", sorted(ROW_TABLES))
 def test_purged_runs_and_rows_below_the_watermark_do_not_show(
     view: str, files: list[PointFile]
 ) -> None:
@@ -173,7 +173,7 @@ def test_only_files_that_may_hold_the_points_are_opened(files: list[PointFile]) 
         lazy.collect()
 
 
-@pytest.mark.parametrize("view", sorted(ROW_VIEWS))
+@pytest.mark.parametrize("view", sorted(ROW_TABLES))
 def test_filters_and_columns_reach_the_parquet_reader(view: str, files: list[PointFile]) -> None:
     wanted = pl.col("run_id") == RUNS[0]
     rows = _READERS[view](tables_of(files), wanted).filter(wanted)

@@ -35,7 +35,6 @@ class Found(NamedTuple):
     """One point of a snapshot."""
 
     writer: str
-    seq: int
     run_id: str
     key: str
     step: int
@@ -157,7 +156,6 @@ def points_in(
         ]
         rows = rows.rename_columns({"num": "value"})
         rows = rows.append_column("writer", pa.array([file.writer] * count))
-        rows = rows.append_column("seq", pa.array(range(file.first, file.first + count)))
         parts.append(rows.filter(pa.array(kept)))
     columns = [
         [value for part in parts for value in part[name].to_pylist()] for name in Found._fields
@@ -169,4 +167,4 @@ def all_points(
     tables: SnapshotTables, run_ids: Collection[str] | None, keys: Collection[str] | None
 ) -> list[Found]:
     """Return the same from all files of a snapshot."""
-    return points_in(PointRows(tables.point_files()), run_ids, keys)
+    return points_in(PointRows(tables.row_files("metrics")), run_ids, keys)

@@ -111,7 +111,7 @@ def storage_on(fs: Filesystem, folder: Path) -> Storage:
 def sequences(tables: SnapshotTables) -> dict[str, list[int]]:
     """Return for each writer the sequence numbers of its rows, read from the files."""
     found: dict[str, list[int]] = {}
-    for file in tables.point_files():
+    for file in tables.row_files("events"):
         with pq.ParquetFile(file.path) as opened:
             steps = opened.read(["step"])["step"].to_pylist()
         assert steps == list(range(file.first, file.first + len(steps)))

@@ -15,7 +15,8 @@ from runlake.storage.filesystem import Filesystem, Range
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.pinfs import PinnedFilesystem, pin
-from runlake.storage.snapshot import LiveSegment, Snapshots
+from runlake.storage.rowobject import RowObject, objects_of
+from runlake.storage.snapshot import Snapshots
 from runlake.testing import CountingFilesystem
 from tests.storage.lakes import named, put
 
@@ -35,9 +36,9 @@ def far() -> CountingFilesystem:
     return CountingFilesystem(MemoryFilesystem(f"pinfs-{ids.new_nonce()}"))
 
 
-def segments_of(fs: Filesystem) -> tuple[LiveSegment, ...]:
+def segments_of(fs: Filesystem) -> tuple[RowObject, ...]:
     """Return what a snapshot of a lake holds."""
-    return Snapshots(fs, lake="lake").take().segments
+    return objects_of(Snapshots(fs, lake="lake").take())
 
 
 def read(fs: Filesystem, name: SegmentName, size: int = 100) -> bytes:

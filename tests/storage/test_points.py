@@ -161,7 +161,6 @@ def test_curve_out_of_a_large_object_costs_one_request_and_then_none(
     assert found.rows is not None
     assert found.rows.schema == point_rows_schema()
     assert found.rows["step"].to_pylist() == list(range(POINTS))
-    assert found.rows["seq"].to_pylist() == list(range(POINTS, 2 * POINTS))
     assert far.requests == {"GET": 1}
     far.reset()
     again = tables.select_points(["run-1"], ["b"])
@@ -226,7 +225,7 @@ def test_object_of_which_most_is_wanted_comes_whole_as_a_file(
     assert Path(file.path).read_bytes() == far.get(key)
     far.reset()
     assert tables.select_points(["run-1"], ["b"]).files == (file,)
-    assert tables.point_files() == (file,)
+    assert tables.row_files("metrics") == (file,)
     assert far.total == 0
 
 
@@ -238,7 +237,7 @@ def test_large_object_comes_in_pieces_at_once(
     data = far.get(key)
     tables = read(far, tmp_path)
     far.reset()
-    (file,) = tables.point_files()
+    (file,) = tables.row_files("metrics")
     assert Path(file.path).read_bytes() == data
     assert far.requests == {"GET": -(-len(data) >> 20)}
     assert len(far.calls) == 1
@@ -268,7 +267,10 @@ def test_object_that_is_gone_says_that_the_snapshot_expired(
     key = put_columns(far, 1, keys=KEYS, points=POINTS)
     tables = read(far, tmp_path)
     far.delete_many([key])
-    for ask in (lambda: tables.select_points(["run-1"], ["b"]), tables.point_files):
+    for ask in (
+        lambda: tables.select_points(["run-1"], ["b"]),
+        lambda: tables.row_files("metrics"),
+    ):
         with pytest.raises(SnapshotExpiredError):
             ask()
 
@@ -293,7 +295,10 @@ def test_answer_that_is_cut_short_is_refused_and_not_kept(
     cutting = Cutting(far)
     tables = read(cutting, tmp_path)
     cutting.is_cutting = True
-    for ask in (lambda: tables.select_points(["run-1"], ["b"]), tables.point_files):
+    for ask in (
+        lambda: tables.select_points(["run-1"], ["b"]),
+        lambda: tables.row_files("metrics"),
+    ):
         with pytest.raises(StorageError, match="cut short"):
             ask()
     cutting.is_cutting = False
@@ -339,7 +344,7 @@ def test_cache_that_was_damaged_throughout_gives_the_same_answers(
     tables = read(far, tmp_path)
     assert tables.problems == ()
     assert [points_in(tables.select_points(*each), *each) for each in wanted] == expected
-    tables.point_files()
+    tables.row_files("metrics")
     spoil_every_entry(tmp_path / "cache")
     tables = read(far, tmp_path)
     assert [points_in(tables.select_points(*each), *each) for each in wanted] == expected
@@ -360,7 +365,7 @@ def test_cache_that_cannot_be_written_costs_requests_and_no_answer(
     assert far.requests == {"GET": 1 + 1 + 1}  # a footer, a row group, a small object
     assert len(points_in(tables.select_points(both, None), None, None)) == 6 * POINTS + 100
     with pytest.raises(StorageError, match=r"RUNLAKE_CACHE=…"):
-        tables.point_files()
+        tables.row_files("metrics")
 
 
 def test_cache_that_is_too_small_for_the_files_says_so_and_curves_do_without(
@@ -369,7 +374,7 @@ def test_cache_that_is_too_small_for_the_files_says_so_and_curves_do_without(
     put_columns(far, 1, keys=KEYS, points=POINTS)
     tables = read(far, tmp_path, cache_limit_bytes=1 << 18)
     with pytest.raises(StorageError, match="RUNLAKE_CACHE_LIMIT_BYTES="):
-        tables.point_files()
+        tables.row_files("metrics")
     found = tables.select_points(["run-1"], None)
     assert found.files == ()
     assert len(points_in(found, None, None)) == len(KEYS) * POINTS

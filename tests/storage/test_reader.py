@@ -84,7 +84,7 @@ def test_rows_are_in_local_files_each_once(filesystem: Filesystem, tmp_path: Pat
     put(filesystem, named(1, 0, 4), named(1, 0, 9), named(1, 10, 12), named(2, 0, 0))
     _, read = storage_on(filesystem, tmp_path).read()
     assert sequences(read) == {writer_id(1): list(range(13)), writer_id(2): [0]}
-    assert all(Path(file.path).is_absolute() for file in read.point_files())
+    assert all(Path(file.path).is_absolute() for file in read.row_files("metrics"))
 
 
 def test_rows_below_the_watermark_are_skipped(filesystem: Filesystem, tmp_path: Path) -> None:
@@ -104,14 +104,14 @@ def test_reserved_partition_is_read_by_row(filesystem: Filesystem, tmp_path: Pat
     assert read.lake_events.schema == tables.lake_events_schema()
     assert [(row["seq"], row["str"]) for row in rows] == [(n, str(n)) for n in range(5)]
     assert read.writers["experiment_id"].to_pylist() == ["exp"]
-    assert len(read.point_files()) == 1
+    assert len(read.row_files("metrics")) == 1
 
 
 def test_lake_without_segments_has_empty_tables(filesystem: Filesystem, tmp_path: Path) -> None:
     _, read = storage_on(filesystem, tmp_path).read()
     assert read.facts.schema == tables.facts_schema()
     assert read.lake_events.schema == tables.lake_events_schema()
-    assert [read.facts.num_rows, read.writers.num_rows, len(read.point_files())] == [0, 0, 0]
+    assert [read.facts.num_rows, read.writers.num_rows, len(read.row_files("metrics"))] == [0, 0, 0]
 
 
 def test_purged_run_is_not_shown(filesystem: Filesystem, tmp_path: Path) -> None:
@@ -123,12 +123,11 @@ def test_purged_run_is_not_shown(filesystem: Filesystem, tmp_path: Path) -> None
     assert read.summaries["run_id"].to_pylist() == ["run-2"]
 
 
-def test_compacted_tables_are_refused_not_left_out(filesystem: Filesystem, tmp_path: Path) -> None:
+def test_tables_of_an_unknown_kind_are_refused_not_left_out(filesystem: Filesystem, tmp_path: Path) -> None:
     storage = storage_on(filesystem, tmp_path)
     put_manifest(storage, tables={"runs": (TableFile("tables/x", 1, 1, "exp", "a", "b"),)})
-    with pytest.raises(NewerFormatError, match="compacted tables"):
+    with pytest.raises(NewerFormatError, match=r"does not know \(runs\)"):
         storage.read()
-    assert storage.read(["other"])[1].facts.num_rows == 0
 
 
 # --- requests ---
@@ -208,9 +207,9 @@ def test_far_objects_are_fetched_once_for_all_processes(
     again = Storage(counting, Settings(cache=str(tmp_path / "cache"))).read()[1]
     assert again.facts.equals(first.facts)
     assert again.lake_events.equals(first.lake_events)
-    again.point_files()
+    again.row_files("metrics")
     counting.reset()
-    again.point_files()
+    again.row_files("metrics")
     assert counting.total == 0
     if not filesystem.is_local:
         counting.reset()
@@ -220,7 +219,7 @@ def test_far_objects_are_fetched_once_for_all_processes(
 
 def test_damaged_cache_is_fetched_again(filesystem: Filesystem, tmp_path: Path) -> None:
     put(filesystem, named(1, 0, 4), named(2, 0, 4))
-    (one, other) = storage_on(filesystem, tmp_path).read()[1].point_files()
+    (one, other) = storage_on(filesystem, tmp_path).read()[1].row_files("metrics")
     if filesystem.is_local:
         pytest.skip("a local lake has no cache")
     Path(one.path).write_bytes(b"cut")
@@ -317,7 +316,7 @@ def test_files_that_are_gone_say_that_the_snapshot_expired(
     _, read = storage_on(filesystem, tmp_path).read()
     filesystem.delete_many([big.key])
     with pytest.raises(SnapshotExpiredError):
-        read.point_files()
+        read.row_files("metrics")
 
 
 def test_rows_in_the_builder_are_what_a_segment_holds() -> None:

@@ -1,9 +1,10 @@
 """Points as curves: read from files once, then from memory.
 
 A segment holds the rows of all metrics as they were logged, side by side, so that reading one
-metric is decoding all of them. What was decoded of a metric is kept, file by file, within a
-bound of memory. Files never change: a question that is asked again decodes nothing, and one
-about a run that went on only what is new.
+metric is decoding all of them: what was decoded of a metric is kept, file by file. A compacted
+file holds curve after curve, so only curves that are asked for are read, and kept one by one.
+All within a bound of memory. Files never change: a question that is asked again decodes
+nothing, and one about a run that went on only what is new.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import threading
 import weakref
 from collections import OrderedDict
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from runlake import schema
 from runlake._lazy import lazy
@@ -24,7 +26,7 @@ from runlake.storage import arrays
 from runlake.storage.standing import coded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import duckdb
     import numpy as np
@@ -42,20 +44,23 @@ _KEPT_BYTES: Final = 256 << 20
 _CHUNK_BYTES: Final = 1 << 10
 _RUN_BYTES: Final = 1 << 7
 # Files that are read at once: enough for every thread, few enough to be held as DuckDB gives
-# rows, with their texts, which is four times what is kept.
+# rows, with their texts, which is four times what is kept. Compacted files are large.
 _SCANNED_FILES: Final = 16
+_SCANNED_COMPACTED: Final = 2
 # Longer lists take DuckDB longer to plan than they save.
-_LISTED_KEYS: Final = 100
+_LISTED: Final = 100
 # Numbers that NumPy sorts by counting.
 _FEW: Final = 1 << 16
 
-_SCAN: Final = f"""
-SELECT p.file_index AS file, p.run_id, {{key}}p.step, p.timestamp, p.num AS value
+_SCAN: Final = """
+SELECT p.file_index AS file, p.run_id, {key}p.step, p.timestamp, p.{value} AS value
 FROM read_parquet($files, hive_partitioning = false, union_by_name = false) AS p
-WHERE p.kind = '{schema.METRIC}' AND {{where}}
+WHERE {where}
 """
 
-_Name = tuple[str, int, str]
+_Columns: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]"
+# The file, rows skipped in it or the run, and the key.
+_Name = tuple[str, int | str, str]
 
 
 class Window(NamedTuple):
@@ -97,15 +102,48 @@ class _Chunk(NamedTuple):
 
     runs: list[str]
     ends: list[int]
-    columns: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+    columns: _Columns
 
     @property
     def size_bytes(self) -> int:
         points = sum(column.nbytes for column in self.columns)
         return _CHUNK_BYTES + _RUN_BYTES * len(self.runs) + points
 
+    def by_run(self) -> Mapping[int | str, _Chunk]:
+        """Return it cut into runs; copies, because a part would keep the whole alive."""
+        return {
+            run: _Chunk([run], [end - start], _copied(self.columns, start, end))
+            for run, start, end in zip(self.runs, [0, *self.ends], self.ends, strict=False)
+        }
+
 
 _Chunks = dict[_Name, _Chunk]
+
+
+class _Asked(NamedTuple):
+    """What is wanted of one file.
+
+    Attributes:
+        file: the file.
+        parts: of a segment its skipped rows, because all of it is read; of a compacted file
+            the runs wanted that it may hold.
+    """
+
+    file: PointFile
+    parts: Sequence[int | str]
+
+    @classmethod
+    def of(cls, file: PointFile, runs: Iterable[str]) -> _Asked:
+        if not file.table:
+            return cls(file, [file.skip_rows])
+        least, greatest = file.runs
+        return cls(file, [run for run in runs if least <= run <= greatest])
+
+    def cut(self, chunk: _Chunk, key: str) -> _Chunks:
+        """Cut all points of one key into the parts wanted."""
+        parts = chunk.by_run() if self.file.table else dict.fromkeys(self.parts, chunk)
+        nothing = _Chunk([], [], _no_columns())
+        return {(self.file.path, part, key): parts.get(part, nothing) for part in self.parts}
 
 
 class Curves:
@@ -155,15 +193,16 @@ class Curves:
         if not runs or not keys:
             return Points(np.zeros(0, np.int64), *_no_columns())
         found = tables.select_points(runs.keys(), keys)
-        chunks = self._kept_chunks(found.files, keys)
-        missing = [file for file in found.files if _names(file, keys)[0] not in chunks]
+        chunks: _Chunks = {}
+        missing = self._take_kept([_Asked.of(file, runs) for file in found.files], keys, chunks)
         if missing:
             try:
                 read = self._scan(missing, keys, window)
             except duckdb.InterruptException:
                 raise
             except duckdb.Error as error:
-                raise _explain(error, missing, tables.root_url) from error
+                files = [asked.file for asked in missing]
+                raise _explain(error, files, tables.root_url) from error
             chunks |= read
             if window is None:
                 self._keep(read)
@@ -205,17 +244,21 @@ class Curves:
         if self._root is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._root))
 
-    def _kept_chunks(self, files: Sequence[PointFile], keys: Sequence[str]) -> _Chunks:
-        """Return what is in memory, of files of which every key is."""
-        chunks: _Chunks = {}
+    def _take_kept(
+        self, wanted: Iterable[_Asked], keys: Sequence[str], chunks: _Chunks
+    ) -> list[_Asked]:
+        """Take what is in memory of every key; return what is not."""
+        missing: dict[PointFile, list[int | str]] = {}
         with self._lock:
-            for file in files:
-                names = _names(file, keys)
-                if all(name in self._kept for name in names):
-                    for name in names:
-                        chunks[name] = self._kept[name]
-                        self._kept.move_to_end(name)
-        return chunks
+            for file, part in ((file, part) for file, parts in wanted for part in parts):
+                names = [(file.path, part, key) for key in keys]
+                if not all(name in self._kept for name in names):
+                    missing.setdefault(file, []).append(part)
+                    continue
+                for name in names:
+                    chunks[name] = self._kept[name]
+                    self._kept.move_to_end(name)
+        return list(starmap(_Asked, missing.items()))
 
     def _keep(self, chunks: _Chunks) -> None:
         with self._lock:
@@ -228,19 +271,18 @@ class Curves:
                 self.kept_bytes -= chunk.size_bytes
 
     def _scan(
-        self, files: Sequence[PointFile], keys: Sequence[str], window: Window | None
+        self, wanted: Sequence[_Asked], keys: Sequence[str], window: Window | None
     ) -> _Chunks:
         """Read all points of some keys from files."""
-        nothing = _Chunk([], [], _no_columns())
         chunks: _Chunks = {}
-        for start in range(0, len(files), _SCANNED_FILES):
-            some = files[start : start + _SCANNED_FILES]
+        nothing = _Chunk([], [], _no_columns())
+        for some in _together(wanted):
             statement, params = _scan_sql(some, keys, window)
             with self.cursor() as cursor:
                 found = _cut(cursor.sql(statement, params=params).to_arrow_table(), keys)
-            for place, file in enumerate(some):
-                for code, name in enumerate(_names(file, keys)):
-                    chunks[name] = found.get((place, code), nothing)
+            for place, asked in enumerate(some):
+                for code, key in enumerate(keys):
+                    chunks |= asked.cut(found.get((place, code), nothing), key)
         return chunks
 
 
@@ -284,22 +326,35 @@ def _is_sorted(columns: Sequence[NDArray[Any]]) -> bool:
     return True
 
 
-def _names(file: PointFile, keys: Sequence[str]) -> list[_Name]:
-    return [(file.path, file.skip_rows, key) for key in keys]
+def _together(wanted: Sequence[_Asked]) -> Iterator[Sequence[_Asked]]:
+    """Cut into what is read at once: segments, then compacted files."""
+    for is_compacted, size in ((False, _SCANNED_FILES), (True, _SCANNED_COMPACTED)):
+        alike = [asked for asked in wanted if bool(asked.file.table) is is_compacted]
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
 
 def _scan_sql(
-    files: Sequence[PointFile], keys: Sequence[str], window: Window | None
+    wanted: Sequence[_Asked], keys: Sequence[str], window: Window | None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the statement that reads all points of some keys, and its values."""
+    """Return the statement that reads all points of some keys, and its values.
+
+    Args:
+        wanted: files of one kind, segments or compacted; of the latter the runs wanted.
+        keys: the keys.
+        window: as in `Curves.read`.
+    """
+    files = [asked.file for asked in wanted]
     params: dict[str, Any] = {"files": [file.path for file in files]}
-    where = []
-    if len(keys) <= _LISTED_KEYS:
-        params |= {f"k{place}": key for place, key in enumerate(keys)}
-        where.append(f"p.key IN ({', '.join(f'$k{place}' for place in range(len(keys)))})")
+    where = [_is_among("key", keys, params)]
+    is_compacted = bool(files[0].table)
+    if is_compacted:
+        runs = sorted({str(run) for asked in wanted for run in asked.parts})
+        where.append(_is_among("run_id", runs, params))
+        if len(runs) > _LISTED:  # DuckDB passes row groups over by bounds and not by a list
+            params |= {"least": runs[0], "greatest": runs[-1]}
+            where.append("p.run_id BETWEEN $least AND $greatest")
     else:
-        params["keys"] = list(keys)
-        where.append("list_contains(CAST($keys AS VARCHAR[]), p.key)")
+        where.append(f"p.kind = '{schema.METRIC}'")
     if any(file.skip_rows for file in files):
         params["skips"] = [file.skip_rows for file in files]
         where.append("p.file_row_number >= ($skips::BIGINT[])[p.file_index::BIGINT + 1]")
@@ -310,7 +365,18 @@ def _scan_sql(
                 params[name] = bound
                 where.append(f"p.{window.column} {sign} {make}(CAST(${name} AS BIGINT))")
     key = "p.key, " if len(keys) > 1 else ""
-    return _SCAN.format(key=key, where=" AND ".join(where)), params
+    value = "value" if is_compacted else "num"
+    return _SCAN.format(key=key, value=value, where=" AND ".join(where)), params
+
+
+def _is_among(column: str, texts: Sequence[str], params: dict[str, Any]) -> str:
+    """Return SQL that is true of rows with one of some texts; the texts go into `params`."""
+    if len(texts) <= _LISTED:
+        names = [f"{column}{place}" for place in range(len(texts))]
+        params |= dict(zip(names, texts, strict=True))
+        return f"p.{column} IN ({', '.join(f'${name}' for name in names)})"
+    params[f"{column}s"] = list(texts)
+    return f"list_contains(CAST(${column}s AS VARCHAR[]), p.{column})"
 
 
 def _cut(table: pa.Table, keys: Sequence[str]) -> dict[tuple[int, int], _Chunk]:
@@ -352,7 +418,7 @@ def _cut(table: pa.Table, keys: Sequence[str]) -> dict[tuple[int, int], _Chunk]:
             [texts[run] for run in runs[first:last].tolist()],
             (ends[first:last] - start).tolist(),
             # Copies, because a part would keep the whole alive.
-            (steps[start:end].copy(), times[start:end].copy(), values[start:end].copy()),
+            _copied((steps, times, values), start, end),
         )
     return chunks
 
@@ -381,7 +447,12 @@ def _gather(chunks: _Chunks, runs: Mapping[str, int], keys: Sequence[str]) -> Po
     return Points(np.repeat(curves, lengths), steps, times, values)
 
 
-def _no_columns() -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def _copied(columns: _Columns, start: int, end: int) -> _Columns:
+    steps, times, values = columns
+    return steps[start:end].copy(), times[start:end].copy(), values[start:end].copy()
+
+
+def _no_columns() -> _Columns:
     return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float64)
 
 

@@ -7,7 +7,9 @@ import os
 import re
 import threading
 import weakref
+from collections import defaultdict
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake._lazy import lazy
@@ -265,9 +267,13 @@ class Database:
 
 
 def _point_table(points: Sequence[PointFile]) -> pa.Table:
+    places: dict[str, count[int]] = defaultdict(count)
     return pa.table(
         {
-            "file_index": arrays.numbers(np.arange(len(points))),
+            "table_name": arrays.strings([point.table for point in points]),
+            "file_index": arrays.numbers(
+                np.array([next(places[point.table]) for point in points], np.int64)
+            ),
             "writer": arrays.strings([point.writer for point in points]),
             "experiment_id": arrays.strings([point.experiment_id for point in points]),
             "first": arrays.numbers(np.array([point.first for point in points], np.int64)),

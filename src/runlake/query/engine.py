@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runlake._lazy import lazy
@@ -22,7 +23,7 @@ from runlake.query.confine import BATCH_ROWS, UNHURRIED, Limits, Watch, out_of_m
 from runlake.query.database import Database
 from runlake.query.folded import Folded
 from runlake.query.statement import read_statement
-from runlake.query.views import ROW_VIEWS, VIEWS
+from runlake.query.views import ROW_TABLES, VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,10 +59,10 @@ class Query:
         self.folded = Folded(tables)
         self._limits = limits or Limits()
         self._lock = threading.Lock()
-        self._points: tuple[PointFile, ...] | None = None
+        self._files: dict[str, tuple[PointFile, ...]] = {}
         # The files that a database may open are fixed when it opens, and of a far lake they
         # are fetched only for row-level views: so those have a database of their own.
-        self._databases: dict[bool, Database] = {}
+        self._databases: dict[frozenset[str], Database] = {}
         self._kept: dict[str, Any] = {}
 
     def sql(
@@ -117,7 +118,7 @@ class Query:
             StorageError: a file of the snapshot cannot be read.
         """
         needs = frozenset(needs)
-        database = self._database(with_rows=not ROW_VIEWS.isdisjoint(needs))
+        database = self._database(needs)
         with self._explained():
             database.make(needs)
             return database.read(query, params, watch=watch)
@@ -151,7 +152,7 @@ class Query:
         with self._explained():
             statement = read_statement(query, watch)
             values = statement.bind(params)
-            database = self._database(with_rows=not ROW_VIEWS.isdisjoint(statement.views))
+            database = self._database(statement.views)
             database.make(statement.views)
             with database.stream(
                 statement.text, values, watch=watch, batch_rows=batch_rows
@@ -160,7 +161,7 @@ class Query:
 
     def columns(self, wanted: Sequence[KeyColumn]) -> list[str]:
         """Set keys out beside the runs: see `Database.columns`."""
-        database = self._database(with_rows=False)
+        database = self._database(())
         with self._explained():
             return database.columns(wanted)
 
@@ -188,19 +189,22 @@ class Query:
         Raises:
             FileNotFoundError: a file of the snapshot is gone; take a new snapshot.
         """
-        points = self.point_files() if late is None else late.points
+        points = self._row_files(ROW_TABLES.values()) if late is None else late.points
         with self._explained():
             database = Database(
                 self.tables, self.folded, points, limits=self._limits, confined=False
             )
             return database.hand_over(None if late is None else late.filesystem)
 
-    def point_files(self) -> tuple[PointFile, ...]:
-        """Return the files with the snapshot's rows; of a far lake they are fetched once."""
+    def _row_files(self, wanted: Iterable[str]) -> tuple[PointFile, ...]:
+        """Return the files with some of the snapshot's rows; of a far lake fetched once."""
+        found: dict[PointFile, None] = {}
         with self._lock:
-            if self._points is None:
-                self._points = self.tables.point_files()
-            return self._points
+            for table in sorted(set(wanted)):
+                if table not in self._files:
+                    self._files[table] = self.tables.row_files(table)
+                found |= dict.fromkeys(self._files[table])
+        return tuple(found)
 
     def close(self) -> None:
         """Free the memory; the next question takes it again."""
@@ -210,14 +214,16 @@ class Query:
             self._databases.clear()
             self._kept.clear()
 
-    def _database(self, *, with_rows: bool) -> Database:
-        points = self.point_files() if with_rows else ()
+    def _database(self, views: Iterable[str]) -> Database:
+        """Return a database that may open the files that some views read."""
+        wanted = frozenset(ROW_TABLES[view] for view in views if view in ROW_TABLES)
+        points = self._row_files(wanted)
         with self._lock:
-            if with_rows not in self._databases:
-                self._databases[with_rows] = Database(
+            if wanted not in self._databases:
+                self._databases[wanted] = Database(
                     self.tables, self.folded, points, limits=self._limits
                 )
-            return self._databases[with_rows]
+            return self._databases[wanted]
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -228,7 +234,7 @@ class Query:
             raise
         except duckdb.Error as error:
             # DuckDB takes the name of a missing file for a pattern, and then may not look.
-            for point in self._points or ():
+            for point in chain.from_iterable(self._files.values()):
                 if not os.path.exists(point.path):  # noqa: PTH110 - thousands of files, no objects
                     message = f"{point.path} of this snapshot is gone; take a new snapshot."
                     raise FileNotFoundError(message) from error

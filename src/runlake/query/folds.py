@@ -178,7 +178,8 @@ POSITIONAL JOIN source_maps
 
 _POINT_FILES = """
 CREATE TABLE inside.point_files (
-    file_index UBIGINT, writer VARCHAR, experiment_id VARCHAR, first BIGINT, skip_rows BIGINT
+    table_name VARCHAR, file_index UBIGINT, writer VARCHAR, experiment_id VARCHAR,
+    first BIGINT, skip_rows BIGINT
 );
 INSERT INTO inside.point_files FROM source_point_files
 """

@@ -18,7 +18,8 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 from runlake.query.export import to_polars
-from runlake.query.views import ROW_VIEWS, VIEWS
+from runlake.query.views import ROW_TABLES, VIEWS
+from runlake.storage.table_files import EVENTS, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from polars.io import plugins
 
     from runlake.query.engine import Query
+    from runlake.storage.table_files import Table
     from runlake.storage.tables import PointFile, SnapshotTables
 else:
     pa = lazy("pyarrow")
@@ -55,7 +57,7 @@ def scan(
         pin: lets the rows of the snapshot stay as long as what it returns second.
 
     Returns:
-        The frame, with the view's columns; rows of a writer in the order of logging.
+        The frame, with the view's columns; rows in no order that means anything.
 
     Raises:
         InvalidInputError: there is no such view.
@@ -64,7 +66,7 @@ def scan(
     """
     if name not in VIEWS:
         raise InvalidInputError(f"there is no view {name!r}; there are {', '.join(VIEWS)}.")
-    if name not in ROW_VIEWS:
+    if name not in ROW_TABLES:
         return to_polars(query.sql(f"FROM {name}")).lazy()
     tables, kept = (query.tables, None) if pin is None else pin(query.tables)
     source = _Source(_READERS[name], tables, kept)
@@ -108,36 +110,39 @@ class _Source:
 def _metrics(tables: SnapshotTables, predicate: pl.Expr | None) -> pl.LazyFrame:
     run_ids, keys = (_named(predicate, column, tables) for column in ("run_id", "key"))
     if run_ids is None and keys is None:
-        files, read = tables.point_files(), None
+        files, read = tables.row_files(METRICS.name), None
     else:
         found = tables.select_points(run_ids, keys)
         files, read = found.files, found.rows
-    rows = _rows(files, pl.col("kind") == schema.METRIC).select(
-        "run_id",
-        _file_fact(files, "experiment_id"),
-        "key",
-        "step",
-        "timestamp",
-        pl.col("num").alias("value"),
-        _file_fact(files, "writer"),
-    )
+    live = _segments(files)
+    wanted = [name for name, _ in VIEWS["metrics"]]
+    parts = [
+        _scanned(files, METRICS).with_columns(_file_fact(files, "experiment_id")).select(wanted),
+        _rows(live, pl.col("kind") == schema.METRIC).select(
+            "run_id",
+            _file_fact(live, "experiment_id"),
+            "key",
+            "step",
+            "timestamp",
+            pl.col("num").alias("value"),
+            _file_fact(live, "writer"),
+        ),
+    ]
     if read is not None:
-        wanted = [name for name, _ in VIEWS["metrics"]]
         texts = pl.col("run_id", "experiment_id", "key", "writer").cast(pl.String)
-        rows = pl.concat([rows, to_polars(read.select(wanted)).lazy().with_columns(texts)])
-    return _shown(rows, tables)
+        parts.append(to_polars(read.select(wanted)).lazy().with_columns(texts))
+    return _shown(pl.concat(parts), tables)
 
 
 def _events(tables: SnapshotTables, _: pl.Expr | None) -> pl.LazyFrame:
-    files = tables.point_files()
-    rows = _rows(files, pl.col("kind") != schema.METRIC).select(
+    rows = _event_rows(tables, pl.col("kind") != schema.METRIC).select(
         "run_id",
-        _file_fact(files, "experiment_id"),
+        "experiment_id",
         "kind",
         "key",
         _text().alias("value"),
         pl.col("timestamp").alias("at"),
-        _file_fact(files, "writer"),
+        "writer",
     )
     # Of the whole lake: they belong to no run.
     lake = to_polars(tables.lake_events).lazy()
@@ -154,21 +159,20 @@ def _events(tables: SnapshotTables, _: pl.Expr | None) -> pl.LazyFrame:
 
 
 def _artifacts(tables: SnapshotTables, predicate: pl.Expr | None) -> pl.LazyFrame:
-    files = tables.point_files()
-    rows = _shown(_rows(files, pl.col("kind") == schema.ARTIFACT), tables)
+    rows = _shown(_event_rows(tables, pl.col("kind") == schema.ARTIFACT), tables)
     rows = rows.select(
         "run_id",
-        _file_fact(files, "experiment_id"),
+        "experiment_id",
         pl.col("key").alias("path"),
         pl.col("num").cast(pl.Int64).alias("size"),
         "str",
         pl.col("timestamp").alias("logged_at"),
-        _file_fact(files, "writer"),
+        "writer",
     )
     for part in _conjuncts(predicate):
         if set(part.meta.root_names()) <= _ARTIFACT_KEYS:
             rows = rows.filter(part)
-    # A stable sort: of one writer the rows come as they were logged.
+    # A stable sort; the clock of a writer's events rises from row to row.
     rows = rows.sort("logged_at", "writer", maintain_order=True)
     rows = rows.unique(("run_id", "path"), keep="last", maintain_order=True)
     about = pl.Struct({"media_type": pl.String, "sha256": pl.String})
@@ -198,8 +202,38 @@ def _type(kind: str) -> pl.DataType:
     return {"BIGINT": pl.Int64(), "DOUBLE": pl.Float64(), "VARCHAR": pl.String()}[kind]
 
 
+def _event_rows(tables: SnapshotTables, kinds: pl.Expr) -> pl.LazyFrame:
+    """Read the rows that are no points, of some kinds, with experiment and writer."""
+    files = tables.row_files(EVENTS.name)
+    live = _segments(files)
+    names = ["run_id", "kind", "key", "timestamp", "num", "str", "experiment_id", "writer"]
+    compacted = _scanned(files, EVENTS).filter(kinds)
+    of_file = (_file_fact(live, "experiment_id"), _file_fact(live, "writer"))
+    return pl.concat(
+        [
+            compacted.with_columns(_file_fact(files, "experiment_id")).select(names),
+            _rows(live, kinds).with_columns(*of_file).select(names),
+        ]
+    )
+
+
+def _segments(files: Sequence[PointFile]) -> list[PointFile]:
+    return [file for file in files if not file.table]
+
+
+def _scanned(files: Sequence[PointFile], table: Table) -> pl.LazyFrame:
+    """Read the files of a compacted table, with the file of each row."""
+    columns = {column.name: _type(column.type) for column in table.columns}
+    paths = [file.path for file in files if file.table == table.name]
+    if not paths:
+        return pl.LazyFrame(schema=columns | {_PATH: pl.String()})
+    return pl.scan_parquet(
+        paths, glob=False, hive_partitioning=False, include_file_paths=_PATH, schema=columns
+    )
+
+
 def _rows(files: Sequence[PointFile], kinds: pl.Expr) -> pl.LazyFrame:
-    """Read the rows of some kinds, with the file of each."""
+    """Read the rows of some kinds of segments, with the file of each."""
     columns = {name: _type(kind) for name, kind in schema.SEGMENT_COLUMNS}
     parts = []
     for _, alike in groupby(files, key=lambda file: (file.skip_rows, file.skip_rows and file.path)):

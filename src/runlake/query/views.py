@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from runlake import schema
 from runlake.query.folds import FOLDS
+from runlake.storage.table_files import EVENTS, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from runlake.storage.table_files import Table
     from runlake.storage.tables import PointFile
 
 _TIME = "TIMESTAMP WITH TIME ZONE"
@@ -134,8 +136,9 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "artifacts": ("point_files",),
 }
 
-# The views that read Parquet files; all others fold what the footers say.
-ROW_VIEWS: Final = frozenset({"metrics", "events", "artifacts"})
+# The views that read Parquet files: segments, and the files of a compacted table. All others
+# fold what the footers say.
+ROW_TABLES: Final = {"metrics": "metrics", "events": "events", "artifacts": "events"}
 
 # Parquet's statistics leave NaN out, and DuckDB believes them: without the detour it would skip
 # the rows that a question about NaN, or about values above all others, is after.
@@ -145,8 +148,14 @@ SELECT
     run_id, experiment_id, key, step, timestamp,
     CASE WHEN isnan(num) THEN 'NaN'::DOUBLE ELSE num END AS value,
     writer
-FROM ({{rows}})
+FROM ({{segments}})
 WHERE kind = '{schema.METRIC}'
+UNION ALL
+SELECT
+    run_id, experiment_id, key, step, timestamp,
+    CASE WHEN isnan(value) THEN 'NaN'::DOUBLE ELSE value END AS value,
+    writer
+FROM ({{metrics}})
 """
 
 # Facts about experiments belong to no run; their partition's files are not among the points.
@@ -169,7 +178,7 @@ FROM (
         run_id, experiment_id, kind, key,
         CASE WHEN isnan(num) THEN 'NaN'::DOUBLE ELSE num END AS num,
         str, timestamp, writer
-    FROM ({{rows}})
+    FROM ({{segments}} UNION ALL BY NAME {{events}})
     WHERE kind <> '{schema.METRIC}'
     UNION ALL
     SELECT NULL, run_id, kind, key, num, str, make_timestamptz(clock), writer
@@ -193,7 +202,7 @@ FROM (
         SELECT
             run_id, key,
             max(struct_pack(timestamp, writer, seq, num, str, experiment_id)) AS fact
-        FROM ({{rows}})
+        FROM ({{segments}} UNION ALL BY NAME {{events}})
         WHERE kind = '{schema.ARTIFACT}'
         GROUP BY run_id, key
     )
@@ -212,28 +221,61 @@ def build_sql(name: str, points: Sequence[PointFile], *, purged: Collection[str]
         purged: runs that must not show.
     """
     if name in _ROWS:
-        return [_ROWS[name].format(rows=rows_sql(points, purged))]
+        return [
+            _ROWS[name].format(
+                segments=_segments_sql(points, purged),
+                metrics=_table_sql(METRICS, points, purged),
+                events=_table_sql(EVENTS, points, purged),
+            )
+        ]
     return FOLDS[name].split(";")
 
 
-def rows_sql(points: Sequence[PointFile], purged: Collection[str]) -> str:
-    """Return the query over all rows of the files: segment columns, writer, partition, seq.
+def _segments_sql(points: Sequence[PointFile], purged: Collection[str]) -> str:
+    """Return the query over all rows of segments: their columns, writer, partition, seq.
 
     The files' places in the list are their `file_index` in the table `point_files`.
     """
-    if not points:
-        columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in schema.SEGMENT_COLUMNS)
-        empty = "NULL::VARCHAR AS writer, NULL::VARCHAR AS experiment_id, NULL::BIGINT AS seq"
-        return f"SELECT {columns}, {empty} WHERE false"
-    files = ", ".join(text_literal(point.path) for point in points)
-    columns = ", ".join(f'"{name}"' for name, _ in schema.SEGMENT_COLUMNS)
-    hidden = f" AND r.run_id NOT IN ({', '.join(map(text_literal, purged))})" if purged else ""
+    files = [point.path for point in points if not point.table]
+    if not files:
+        extra = [("writer", "VARCHAR"), ("experiment_id", "VARCHAR"), ("seq", "BIGINT")]
+        return _no_rows([*schema.SEGMENT_COLUMNS, *extra])
+    columns = ", ".join(f'r."{name}"' for name, _ in schema.SEGMENT_COLUMNS)
     return f"""
 SELECT {columns}, f.writer, f.experiment_id, f.first + r.file_row_number AS seq
-FROM read_parquet([{files}], hive_partitioning = false, union_by_name = false) AS r
-JOIN inside.point_files AS f ON f.file_index = r.file_index
-WHERE r.file_row_number >= f.skip_rows{hidden}
+FROM {_read(files)} AS r
+JOIN inside.point_files AS f ON f.file_index = r.file_index AND f.table_name = ''
+WHERE r.file_row_number >= f.skip_rows{_hidden(purged)}
 """
+
+
+def _table_sql(table: Table, points: Sequence[PointFile], purged: Collection[str]) -> str:
+    """Return the query over all rows of the files of a compacted table, with the partition."""
+    files = [point.path for point in points if point.table == table.name]
+    if not files:
+        known = [(column.name, column.type) for column in table.columns]
+        return _no_rows([*known, ("experiment_id", "VARCHAR")])
+    columns = ", ".join(f'r."{column.name}"' for column in table.columns)
+    return f"""
+SELECT {columns}, f.experiment_id
+FROM {_read(files)} AS r
+JOIN inside.point_files AS f ON f.file_index = r.file_index AND f.table_name = '{table.name}'
+WHERE true{_hidden(purged)}
+"""
+
+
+def _read(files: Sequence[str]) -> str:
+    listed = ", ".join(map(text_literal, files))
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = false)"
+
+
+def _hidden(purged: Collection[str]) -> str:
+    return f" AND r.run_id NOT IN ({', '.join(map(text_literal, purged))})" if purged else ""
+
+
+def _no_rows(columns: Sequence[tuple[str, str]]) -> str:
+    listed = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns)
+    return f"SELECT {listed} WHERE false"
 
 
 def text_literal(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 from runlake import ids, schema
 from runlake.errors import FormatError, InvalidInputError, NotFoundError, StateError
 from runlake.settings import cache_root
-from runlake.storage import layout, names, pinfs
+from runlake.storage import layout, names, pinfs, rowobject
 from runlake.storage.cache import PINS, open_cache
 from runlake.storage.fs import open_filesystem
 from runlake.storage.latefs import late_files
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from runlake.storage.layout import SegmentName
     from runlake.storage.names import Claim
     from runlake.storage.pinfs import PinnedFilesystem
-    from runlake.storage.snapshot import LiveSegment, Snapshot
+    from runlake.storage.rowobject import RowObject
+    from runlake.storage.snapshot import Snapshot
     from runlake.storage.tables import SnapshotTables
 
 # A snapshot may expire while it is read; a store on which that happens this often in a row is
@@ -209,7 +210,7 @@ class Storage:
         rows = tables.points
         if not isinstance(rows, PointFiles):
             return tables, None
-        pinned = self._pin(rows.fs, rows.segments)
+        pinned = self._pin(rows.fs, rows.objects)
         return replace(tables, points=rows.on(pinned)), pinned
 
     def read_pinned(self, snapshot: Snapshot) -> tuple[SnapshotTables, PinnedFilesystem]:
@@ -229,7 +230,7 @@ class Storage:
         if snapshot.manifest.lake != self.require_lake():
             message = f"this is a snapshot of another lake, not of {self.url}."
             raise InvalidInputError(message)
-        pinned = self._pin(self.fs, snapshot.segments)
+        pinned = self._pin(self.fs, rowobject.objects_of(snapshot))
         reader = Reader(pinned, self._cache(), stale_s=self._settings.stale_s)
         return reader.load(snapshot), pinned
 
@@ -301,7 +302,7 @@ class Storage:
         """Claim an experiment's name, see `names.make_claim`."""
         return names.make_claim(self.fs, claim)
 
-    def _pin(self, fs: Filesystem, wanted: Sequence[LiveSegment]) -> PinnedFilesystem:
+    def _pin(self, fs: Filesystem, wanted: Sequence[RowObject]) -> PinnedFilesystem:
         cache = self._cache()
         root = cache_root(self._settings) if cache is None else cache.folder.parent
         try:

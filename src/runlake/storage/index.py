@@ -66,6 +66,12 @@ class PointIndex:
         key_codes, known = self._keys
         return found[_is_in(known, keys)[key_codes[found]]]
 
+    def experiments(self, rows: NDArray[np.int64]) -> frozenset[str]:
+        """Return the partitions of some rows."""
+        codes, known = self._experiments
+        names: Any = known.take(arrays.numbers(np.unique(codes[rows]))).to_pylist()
+        return frozenset(names)
+
     def writers(self, rows: NDArray[np.int64]) -> frozenset[str]:
         """Return the writers of some rows."""
         codes, known = self._writers
@@ -131,6 +137,10 @@ class PointIndex:
     @cached_property
     def _keys(self) -> Coded:
         return coded(self._summaries["key"])
+
+    @cached_property
+    def _experiments(self) -> Coded:
+        return coded(self._summaries["experiment_id"])
 
     @cached_property
     def _writers(self) -> Coded:

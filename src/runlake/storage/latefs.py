@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake._lazy import lazy
 from runlake.storage import segments
+from runlake.storage.table_files import TABLES, arrow_schema
 from runlake.storage.tables import PointFile
 
 if TYPE_CHECKING:
     import fsspec
     import pyarrow.parquet as pq
 
-    from runlake.storage.filesystem import Entry
     from runlake.storage.pinfs import PinnedFilesystem
     from runlake.storage.points import PointFiles
+    from runlake.storage.rowobject import RowObject
 else:
     fsspec = lazy("fsspec")
     pq = lazy("pyarrow.parquet")
@@ -67,46 +68,46 @@ def late_files(pinned: PinnedFilesystem, rows: PointFiles) -> LateFiles:
     late = _Late(pinned, rows)
     filesystem = _filesystem_class()(late, skip_instance_cache=True)
     if pinned.is_local:
-        return LateFiles(rows(), filesystem)
+        return LateFiles(rows.files(rows.objects), filesystem)
     points = []
-    for number, segment in enumerate(rows.segments):
-        name = segment.name
-        kept = pinned.kept(segment.entry.key)
-        path = f"{_SCHEME}://{number}.parquet" if kept is None else str(kept)
-        points.append(
-            PointFile(path, name.writer, name.experiment_id, name.first, segment.skip_rows)
-        )
-    if any(point.path.startswith(_SCHEME) for point in points):
-        # To learn the columns of a view, DuckDB opens the first file when the view is made.
+    for number, of in enumerate(rows.objects):
+        kept = pinned.kept(of.key)
+        points.append(of.file_at(f"{_SCHEME}://{number}.parquet" if kept is None else kept))
+    # To learn the columns of a view, DuckDB opens the first file when the view is made.
+    late_tables = {point.table for point in points if point.path.startswith(_SCHEME)}
+    for table in sorted(late_tables):
+        columns = arrow_schema(TABLES[table]) if table else segments.segment_schema()
         pinned.folder.mkdir(parents=True, exist_ok=True)
-        empty = pinned.folder / _EMPTY
-        pq.write_table(segments.segment_schema().empty_table(), empty)
-        points.insert(0, PointFile(str(empty), "", "", 0, 0))
+        empty = pinned.folder / f"{table}{_EMPTY}"
+        pq.write_table(columns.empty_table(), empty, store_schema=False)
+        points.insert(0, PointFile(str(empty), "", "", 0, 0, table))
     return LateFiles(tuple(points), filesystem)
 
 
 @final
 class _Late:
-    """Fetches the rows of a snapshot, once, when the first file is opened."""
+    """Fetches the rows of a snapshot, table by table, when a file of it is first opened."""
 
     def __init__(self, pinned: PinnedFilesystem, rows: PointFiles) -> None:
         self._pinned = pinned
         self._rows = rows
         self._lock = threading.Lock()
-        self._is_there = False
+        self._tables_there: set[str] = set()
 
-    def entry(self, name: str) -> Entry:
+    def object(self, name: str) -> RowObject:
         number = int(name.rpartition("/")[2].partition(".")[0])
-        return self._rows.segments[number].entry
+        return self._rows.objects[number]
 
     def file(self, name: str) -> Path:
+        wanted = self.object(name)
         with self._lock:
-            if not self._is_there:
-                for segment, point in zip(self._rows.segments, self._rows(), strict=True):
+            if wanted.table not in self._tables_there:
+                alike = [of for of in self._rows.objects if of.table == wanted.table]
+                for of, point in zip(alike, self._rows.files(alike), strict=True):
                     # The cache may drop its own name for it at any time.
-                    self._pinned.keep(segment.entry.key, Path(point.path))
-                self._is_there = True
-        return self._pinned.local_file(self.entry(name).key)
+                    self._pinned.keep(of.key, Path(point.path))
+                self._tables_there.add(wanted.table)
+        return self._pinned.local_file(wanted.key)
 
 
 @final
@@ -166,12 +167,12 @@ def _filesystem_class() -> Any:  # noqa: ANN401 - fsspec has no types
             return _Opened(self._late.file(path))
 
         def info(self, path: str, **_: object) -> dict[str, Any]:
-            return {"name": path, "size": self._late.entry(path).size_bytes, "type": "file"}
+            return {"name": path, "size": self._late.object(path).size_bytes, "type": "file"}
 
         def glob(self, path: str, **_: object) -> list[str]:
             return [path]
 
         def modified(self, path: str) -> datetime:
-            return datetime.fromtimestamp(self._late.entry(path).time_us / 1e6, UTC)
+            return datetime.fromtimestamp(self._late.object(path).entry.time_us / 1e6, UTC)
 
     return LateFilesystem

@@ -13,25 +13,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 from runlake._lazy import lazy
 from runlake.errors import FormatError
 from runlake.storage import arrays, ranges, segments
-from runlake.storage.tables import PointFile, point_rows_schema
+from runlake.storage.ranges import COMPACTED, SEGMENT
+from runlake.storage.tables import point_rows_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     from runlake.storage.cache import Cache
     from runlake.storage.filesystem import Range
     from runlake.storage.ranges import Hits, Wanted
-    from runlake.storage.snapshot import LiveSegment
+    from runlake.storage.rowobject import RowObject
+    from runlake.storage.tables import PointFile
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
-    pc = lazy("pyarrow.compute")
     pq = lazy("pyarrow.parquet")
 
 
@@ -52,40 +51,36 @@ class Whole:
     """An object that is to be a local file.
 
     Attributes:
-        segment: the object.
-        key: its key.
-        size_bytes: its length.
+        of: the object.
         file: where it lies; None while it is not in the cache.
         data: its bytes, where they came at once and the cache did not keep them.
     """
 
-    def __init__(self, segment: LiveSegment, cache: Cache) -> None:
+    def __init__(self, of: RowObject, cache: Cache) -> None:
         """Look into the cache."""
-        self.segment = segment
-        self.key = segment.entry.key
-        self.size_bytes = segment.entry.size_bytes
+        self.of = of
         self.data: bytes | None = None
         self._cache = cache
-        path = cache.file(self.key, self.size_bytes)
-        self.file = None if path is None else point_file(segment, path)
+        path = cache.file(of.key, of.size_bytes)
+        self.file: PointFile | None = None if path is None else of.file_at(path)
 
     def job(self) -> Job:
         """Ask for all bytes, and keep them in the cache; without it, `file` stays None."""
-        return Job(ranges.pieces(self.key, 0, self.size_bytes), self._take)
+        return Job(ranges.pieces(self.of.key, 0, self.of.size_bytes), self._take)
 
     def _take(self, chunks: Iterator[bytes]) -> None:
         first = next(chunks)
-        if len(first) == self.size_bytes:
+        if len(first) == self.of.size_bytes:
             self.data = first
-            path = self._cache.put(self.key, first)
+            path = self._cache.put(self.of.key, first)
         else:
-            with self._cache.filling(self.key) as filling:
+            with self._cache.filling(self.of.key) as filling:
                 filling.write(first)
                 for data in chunks:
                     filling.write(data)
             path = filling.path
         if path is not None:
-            self.file, self.data = point_file(self.segment, path), None
+            self.file, self.data = self.of.file_at(path), None
 
 
 @final
@@ -97,13 +92,14 @@ class Parts:
     """
 
     def __init__(
-        self, segment: LiveSegment, cache: Cache, footer: pq.FileMetaData, wanted: Wanted
+        self, of: RowObject, cache: Cache, footer: pq.FileMetaData, wanted: Wanted
     ) -> None:
         """Plan, and find the rows where the cache holds the texts already."""
         self.rows = point_rows_schema().empty_table()
-        self._segment, self._cache, self._footer, self._wanted = segment, cache, footer, wanted
-        self._key = segment.entry.key
-        self._groups = tuple(ranges.plan(footer, wanted))
+        self._of, self._cache, self._footer, self._wanted = of, cache, footer, wanted
+        self._key = of.key
+        self._shape = COMPACTED if of.table else SEGMENT
+        self._groups = tuple(ranges.plan(footer, wanted, self._shape))
         self._bytes: dict[int, bytes] = {}
         self._fetched: list[int] = []
         self._hits: Hits | None = None
@@ -191,25 +187,25 @@ class Parts:
     def _set_rows(self, hits: Hits, data: Mapping[int, bytes]) -> None:
         if not hits.groups:
             return
-        name, skip = self._segment.name, self._segment.skip_rows
-        found = ranges.read_points(self._footer, hits, data, key=self._key)
-        if skip:
-            found = found.slice(int(np.searchsorted(hits.rows, skip)))
+        found = ranges.read_points(self._footer, hits, data, shape=self._shape, key=self._key)
+        if self._of.skip_rows:
+            found = found.slice(int(np.searchsorted(hits.rows, self._of.skip_rows)))
         zeros: Any = arrays.numbers(np.zeros(found.num_rows, np.int32))
         columns: dict[str, Any] = {
-            **{column: found[column] for column in found.column_names},
-            "writer": pa.DictionaryArray.from_arrays(zeros, arrays.strings([name.writer])),
-            "experiment_id": pa.DictionaryArray.from_arrays(
-                zeros, arrays.strings([name.experiment_id])
-            ),
-            "seq": pc.add(found["row"], name.first),
-        }
+            name: pa.DictionaryArray.from_arrays(zeros, arrays.strings([text]))
+            for name, text in (
+                ("writer", self._of.writer),
+                ("experiment_id", self._of.experiment_id),
+            )
+        } | {column: found[column] for column in found.column_names}
         known = point_rows_schema()
         arranged = [columns[column] for column in known.names]
-        self.rows = pa.Table.from_arrays(arranged, schema=known)
+        self.rows = pa.Table.from_arrays(arranged, names=known.names).cast(known)
 
     def _found(self, data: Mapping[int, bytes]) -> Hits:
-        return ranges.find_rows(self._footer, self._groups, data, self._wanted, key=self._key)
+        return ranges.find_rows(
+            self._footer, self._groups, data, self._wanted, shape=self._shape, key=self._key
+        )
 
     def _keep(self) -> None:
         """Give the cache what was fetched, now that it is known to be sound."""
@@ -218,18 +214,12 @@ class Parts:
         self._fetched.clear()
 
 
-def point_file(segment: LiveSegment, path: Path) -> PointFile:
-    """Return a local file with the rows of a segment."""
-    name = segment.name
-    return PointFile(str(path), name.writer, name.experiment_id, name.first, segment.skip_rows)
-
-
 def read_footer(tail: bytes, key: str) -> pq.FileMetaData:
     """Read where a Parquet file's row groups lie.
 
     Args:
         tail: its last bytes.
-        key: the segment's key, for messages.
+        key: the file's key, for messages.
 
     Returns:
         The footer.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runlake.storage.cache import Cache
-    from runlake.storage.snapshot import LiveSegment
+    from runlake.storage.rowobject import RowObject
 
 # A writer replaces its tail and, when it closes, sealed segments below this; a tail is sealed
 # before it is so large (docs/spec/v1.md, "Close and merge"). Compaction replaces the others.
@@ -170,9 +170,9 @@ class PinnedFilesystem(Filesystem):
 
 
 def pin(
-    fs: Filesystem, wanted: Sequence[LiveSegment], *, cache: Cache | None, root: Path
+    fs: Filesystem, wanted: Sequence[RowObject], *, cache: Cache | None, root: Path
 ) -> PinnedFilesystem:
-    """Let the segments of a snapshot stay, those at least that their writers may replace.
+    """Let the objects of a snapshot stay, those at least that their writers may replace.
 
     Of a local lake all stay that can be linked; of a far one also those that the cache holds.
     Requests of a far lake: one GET for each segment that a writer may replace and that the
@@ -180,7 +180,7 @@ def pin(
 
     Args:
         fs: the lake's storage, or one that keeps them already.
-        wanted: the segments.
+        wanted: the objects.
         cache: where far objects are; None for a local lake.
         root: folder for the folders of all that is kept.
 
@@ -188,7 +188,7 @@ def pin(
         The lake's storage, in which they stay until it is closed or forgotten.
 
     Raises:
-        FileNotFoundError: a segment is gone already.
+        FileNotFoundError: an object is gone already.
         StorageError: the store cannot be read, or the folder cannot be written.
     """
     _sweep(root)
@@ -212,33 +212,31 @@ def pin(
 
 
 def _keep_all(
-    pinned: PinnedFilesystem, fs: Filesystem, wanted: Sequence[LiveSegment], cache: Cache | None
+    pinned: PinnedFilesystem, fs: Filesystem, wanted: Sequence[RowObject], cache: Cache | None
 ) -> None:
     missing = []
-    for segment in wanted:
-        entry = segment.entry
-        may_go = not segment.name.merged and entry.size_bytes < _REPLACED_BYTES
-        file = _file_of(fs, segment, cache)
+    for of in wanted:
+        may_go = of.is_replaceable and of.size_bytes < _REPLACED_BYTES
+        file = _file_of(fs, of, cache)
         try:
-            is_kept = file is not None and pinned.keep(entry.key, file, or_copy=may_go)
+            is_kept = file is not None and pinned.keep(of.key, file, or_copy=may_go)
         except FileNotFoundError:
             if cache is None:
                 raise
             is_kept = False  # the cache has dropped it just now
         if may_go and not is_kept:
-            missing.append(Range(entry.key, 0, entry.size_bytes))
+            missing.append(Range(of.key, 0, of.size_bytes))
     for start in range(0, len(missing), _GATHER):
         batch = missing[start : start + _GATHER]
         for part, data in zip(batch, fs.get_ranges(batch), strict=True):
             pinned.put_kept(part.key, data)
 
 
-def _file_of(fs: Filesystem, segment: LiveSegment, cache: Cache | None) -> Path | None:
-    """Return a local file with a segment; None if there is none."""
-    key = segment.entry.key
-    if isinstance(fs, PinnedFilesystem) and (file := fs.kept(key)) is not None:
+def _file_of(fs: Filesystem, of: RowObject, cache: Cache | None) -> Path | None:
+    """Return a local file with an object; None if there is none."""
+    if isinstance(fs, PinnedFilesystem) and (file := fs.kept(of.key)) is not None:
         return file
-    return fs.local_file(key) if cache is None else cache.file(key, segment.entry.size_bytes)
+    return fs.local_file(of.key) if cache is None else cache.file(of.key, of.size_bytes)
 
 
 def _sweep(root: Path) -> None:

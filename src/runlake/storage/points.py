@@ -1,4 +1,4 @@
-"""The rows of live segments, found when they are first asked for.
+"""The rows of live segments and compacted files, found when they are first asked for.
 
 Most questions are answered from footers; only row-level views and curves need rows. Of a local
 lake these are the objects themselves, as they lie. Of a far one they come in one parallel
@@ -9,6 +9,7 @@ row groups that may hold what is wanted. What was fetched once costs no request 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
@@ -16,21 +17,24 @@ from runlake._lazy import lazy
 from runlake.errors import FormatError, StorageError
 from runlake.storage import ranges, segments
 from runlake.storage.index import PointIndex
-from runlake.storage.parts import Parts, Whole, point_file, read_footer
+from runlake.storage.parts import Parts, Whole, read_footer
 from runlake.storage.snapshot import SnapshotExpiredError
+from runlake.storage.table_files import METRICS
 from runlake.storage.tables import PointFile, PointRows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from numpy.typing import NDArray
 
     from runlake.storage.cache import Cache
     from runlake.storage.filesystem import Filesystem, Range
     from runlake.storage.parts import Job
     from runlake.storage.ranges import Wanted
-    from runlake.storage.snapshot import LiveSegment
+    from runlake.storage.rowobject import RowObject
 else:
     pa = lazy("pyarrow")
 
@@ -51,21 +55,25 @@ class PointFiles:
         self,
         fs: Filesystem,
         cache: Cache | None,
-        wanted: tuple[LiveSegment, ...],
-        counts: Sequence[int] | None = None,
+        segments: tuple[RowObject, ...],
+        *,
+        compacted: tuple[RowObject, ...],
+        counts: Sequence[int],
     ) -> None:
         """Remember what to find.
 
         Args:
             fs: the lake's storage.
             cache: where far objects are kept; None for a local lake.
-            wanted: segments of one snapshot.
-            counts: rows of each segment in the summaries that `select` gets; None if that is
-                not known, and files can only be told apart by their writers.
+            segments: the live segments of one snapshot.
+            compacted: its compacted files that hold rows of runs.
+            counts: rows of the summaries that `select` gets: first those that are compacted,
+                then those of each segment.
         """
         self._fs = fs
         self._cache = cache
-        self._wanted = wanted
+        self._segments = segments
+        self._compacted = compacted
         self._counts = counts
         self._index: tuple[pa.Table, PointIndex] | None = None
         self._footers: dict[str, pq.FileMetaData] = {}
@@ -76,29 +84,42 @@ class PointFiles:
         return self._fs
 
     @property
-    def segments(self) -> tuple[LiveSegment, ...]:
-        """The segments that hold the rows."""
-        return self._wanted
+    def objects(self) -> tuple[RowObject, ...]:
+        """All objects that hold the rows."""
+        return self._compacted + self._segments
 
     def on(self, fs: Filesystem) -> PointFiles:
         """Return the same rows, read from another storage that holds the same objects."""
-        return PointFiles(fs, self._cache, self._wanted, self._counts)
+        return PointFiles(
+            fs,
+            self._cache,
+            self._segments,
+            compacted=self._compacted,
+            counts=self._counts,
+        )
 
-    def __call__(self) -> tuple[PointFile, ...]:
-        """Return the local files of all segments.
+    def __call__(self, table: str) -> tuple[PointFile, ...]:
+        """Return the local files of a compacted table, and of all segments.
 
         Requests of a far lake: one GET for each object that the cache does not hold, of a
         large one for each 8 MiB of it, up to 512 of them or 64 MiB at once.
+
+        Args:
+            table: `metrics` or `events`.
 
         Raises:
             SnapshotExpiredError: an object is gone; take another snapshot.
             StorageError: the store cannot be read, or the cache cannot be written or is too
                 small.
         """
+        return self.files([of for of in self.objects if of.table in {"", table}])
+
+    def files(self, wanted: Sequence[RowObject]) -> tuple[PointFile, ...]:
+        """Return the local files of some of the objects, fetched as `__call__` does."""
         try:
             if self._cache is None:
-                return tuple(map(self._local, self._wanted))
-            return self._all_files(self._cache)
+                return tuple(map(self._local, wanted))
+            return self._fetch_files(self._cache, wanted)
         except FileNotFoundError as error:
             raise expired(self._fs.url, error) from error
 
@@ -134,11 +155,10 @@ class PointFiles:
             self._index = summaries, PointIndex(summaries, self._counts)
         index = self._index[1]
         rows = index.rows(run_ids, keys)
-        if index.knows_segments:
-            found = [self._wanted[place] for place in index.places(rows)]
-        else:
-            writers = index.writers(rows)
-            found = [segment for segment in self._wanted if segment.name.writer in writers]
+        places = index.places(rows)
+        found = [self._segments[place - 1] for place in places if place]
+        if 0 in places:
+            found = [*self._compacted_with(index, rows, run_ids), *found]
         try:
             if self._cache is None:
                 return PointRows(tuple(map(self._local, found)))
@@ -146,13 +166,30 @@ class PointFiles:
         except FileNotFoundError as error:
             raise expired(self._fs.url, error) from error
 
-    def _local(self, segment: LiveSegment) -> PointFile:
-        path = self._fs.local_file(segment.entry.key)
-        path.stat()
-        return point_file(segment, path)
+    def _compacted_with(
+        self, index: PointIndex, rows: NDArray[np.int64], run_ids: Collection[str] | None
+    ) -> list[RowObject]:
+        """Return the compacted files that may hold points of what some summaries are about."""
+        files = [of for of in self._compacted if of.table == METRICS.name]
+        experiments = index.experiments(rows)
+        found = [of for of in files if of.experiment_id in experiments]
+        if run_ids is None:
+            return found
+        rising = sorted(run_ids)
+        starts = [bisect_left(rising, of.runs[0]) for of in found]
+        return [
+            of
+            for of, start in zip(found, starts, strict=True)
+            if start < len(rising) and rising[start] <= of.runs[1]
+        ]
 
-    def _all_files(self, cache: Cache) -> tuple[PointFile, ...]:
-        total = sum(segment.entry.size_bytes for segment in self._wanted)
+    def _local(self, of: RowObject) -> PointFile:
+        path = self._fs.local_file(of.key)
+        path.stat()
+        return of.file_at(path)
+
+    def _fetch_files(self, cache: Cache, wanted: Sequence[RowObject]) -> tuple[PointFile, ...]:
+        total = sum(of.size_bytes for of in wanted)
         if total > cache.limit_bytes:
             message = (
                 f"the rows of {self._fs.url} are needed as local files of {total:,} bytes, and "
@@ -160,7 +197,7 @@ class PointFiles:
                 f"it grow: RUNLAKE_CACHE_LIMIT_BYTES={2 * total}"
             )
             raise StorageError(message, url=self._fs.url)
-        wholes = [Whole(segment, cache) for segment in self._wanted]
+        wholes = [Whole(of, cache) for of in wanted]
         self._fetch([whole.job() for whole in wholes if whole.file is None])
         files = tuple(whole.file for whole in wholes if whole.file is not None)
         if len(files) < len(wholes):
@@ -171,37 +208,39 @@ class PointFiles:
             raise StorageError(message, url=self._fs.url)
         return files
 
-    def _far(self, cache: Cache, found: Sequence[LiveSegment], wanted: Wanted) -> PointRows:
+    def _far(self, cache: Cache, found: Sequence[RowObject], wanted: Wanted) -> PointRows:
         """Fetch what may hold the points, and decode what does not become a file."""
-        wholes = [Whole(segment, cache) for segment in found]
+        wholes = [Whole(of, cache) for of in found]
         missing = [whole for whole in wholes if whole.file is None]
-        self._read_footers(cache, [of.segment for of in missing if of.size_bytes > _WHOLE_BYTES])
+        large = [whole.of for whole in missing if whole.of.size_bytes > _WHOLE_BYTES]
+        self._read_footers(cache, large)
         parts = {
-            whole.key: Parts(whole.segment, cache, self._footers[whole.key], wanted)
-            for whole in missing
-            if whole.key in self._footers
+            of.key: Parts(of, cache, self._footers[of.key], wanted)
+            for of in (whole.of for whole in missing)
+            if of.key in self._footers
         }
         vague = [part for part in parts.values() if not part.is_found]
         if sum(part.size_bytes for part in vague) > _VAGUE_BYTES:
             self._fetch([part.texts() for part in vague])
-        room = cache.limit_bytes - sum(whole.size_bytes for whole in wholes if whole.file)
+        room = cache.limit_bytes - sum(whole.of.size_bytes for whole in wholes if whole.file)
         jobs: list[Job] = []
         for whole in missing:
-            part = parts.pop(whole.key, None)
+            of = whole.of
+            part = parts.pop(of.key, None)
             if part is not None:
                 job = part.points()
-                is_cheap = not job.ranges or 2 * part.size_bytes < whole.size_bytes
-                if is_cheap or whole.size_bytes > room:
-                    parts[whole.key] = part
+                is_cheap = not job.ranges or 2 * part.size_bytes < of.size_bytes
+                if is_cheap or of.size_bytes > room:
+                    parts[of.key] = part
                     jobs.append(job)
                     continue
-            room -= whole.size_bytes
+            room -= of.size_bytes
             jobs.append(whole.job())
         self._fetch(jobs)
         for whole in missing:
-            if whole.file is None and whole.key not in parts:
-                parts[whole.key] = self._instead(whole, cache, wanted)
-        rows = [parts[whole.key].rows for whole in wholes if whole.key in parts]
+            if whole.file is None and whole.of.key not in parts:
+                parts[whole.of.key] = self._instead(whole, cache, wanted)
+        rows = [parts[whole.of.key].rows for whole in wholes if whole.of.key in parts]
         return PointRows(
             tuple(whole.file for whole in wholes if whole.file is not None),
             pa.concat_tables(rows) if rows else None,
@@ -209,34 +248,34 @@ class PointFiles:
 
     def _instead(self, whole: Whole, cache: Cache, wanted: Wanted) -> Parts:
         """Read the rows of an object that the cache did not keep as a file."""
+        of = whole.of
         if whole.data is not None:
-            parts = Parts(whole.segment, cache, read_footer(whole.data, whole.key), wanted)
+            parts = Parts(of, cache, read_footer(whole.data, of.key), wanted)
             parts.read_from(whole.data)
         else:
-            parts = Parts(whole.segment, cache, self._footers[whole.key], wanted)
+            parts = Parts(of, cache, self._footers[of.key], wanted)
             self._fetch([parts.points()])
         return parts
 
-    def _read_footers(self, cache: Cache, wanted: Iterable[LiveSegment]) -> None:
+    def _read_footers(self, cache: Cache, wanted: Iterable[RowObject]) -> None:
         """Bring footers into memory: from the cache, where a search has left them."""
-        pending: dict[str, tuple[LiveSegment, int]] = {}
-        for segment in wanted:
-            key = segment.entry.key
-            if key in self._footers:
+        pending: dict[str, tuple[RowObject, int]] = {}
+        for of in wanted:
+            if of.key in self._footers:
                 continue
-            tail = cache.read_tail(key)
+            tail = cache.read_tail(of.key)
             try:
-                self._footers[key] = read_footer(tail or b"", key)
+                self._footers[of.key] = read_footer(tail or b"", of.key)
             except FormatError:
-                pending[key] = segment, segments.TAIL_BYTES
+                pending[of.key] = of, segments.TAIL_BYTES
         while pending:
-            asked = [segment.tail(size) for segment, size in pending.values()]
+            asked = [of.tail(size) for of, size in pending.values()]
             tails = list(self._gather(asked))
-            for (segment, size), tail in zip(list(pending.values()), tails, strict=True):
-                key = segment.entry.key
+            for (of, size), tail in zip(list(pending.values()), tails, strict=True):
+                key = of.key
                 needed = segments.footer_size(tail, key=key)
-                if size < needed <= segment.entry.size_bytes:
-                    pending[key] = segment, needed
+                if size < needed <= of.size_bytes:
+                    pending[key] = of, needed
                 else:
                     self._footers[key] = read_footer(tail, key)
                     cache.put_tail(key, tail)
@@ -250,7 +289,7 @@ class PointFiles:
 
     def _gather(self, wanted: Sequence[Range]) -> Iterator[bytes]:
         """Yield the bytes of ranges, fetched as many at once as fit into memory."""
-        for batch in _batches(wanted):
+        for batch in batches(wanted):
             for (key, start, end), data in zip(batch, self._fs.get_ranges(batch), strict=True):
                 if len(data) != end - start:
                     message = (
@@ -270,8 +309,8 @@ def expired(url: str, error: FileNotFoundError) -> SnapshotExpiredError:
     return SnapshotExpiredError(message, url=url)
 
 
-def _batches(wanted: Iterable[Range]) -> Iterator[list[Range]]:
-    """Cut into batches that fit into memory; one that does not fit stands alone."""
+def batches(wanted: Iterable[Range]) -> Iterator[list[Range]]:
+    """Cut ranges into batches that fit into memory; one that does not fit stands alone."""
     batch: list[Range] = []
     size = 0
     for each in wanted:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from runlake import schema
 from runlake._lazy import lazy
@@ -33,12 +33,28 @@ else:
     pc = lazy("pyarrow.compute")
     pq = lazy("pyarrow.parquet")
 
-_TEXTS: Final = ["run_id", "kind", "key"]
-_NUMBERS: Final = ["step", "timestamp", "num"]
+_TEXTS: Final = frozenset({"run_id", "kind", "key", "writer"})
 # Bytes between two stretches that are cheaper to fetch than to leave out.
 _GAP_BYTES: Final = 256 << 10
 # A longer stretch is fetched in pieces, because one connection is slower than the line.
 PIECE_BYTES: Final = 8 << 20
+
+
+class Shape(NamedTuple):
+    """Where the points of a kind of file are.
+
+    Attributes:
+        texts: the columns that tell which rows are wanted; they lie side by side.
+        numbers: the columns of a point, step, time and value first; they lie behind, side by
+            side.
+    """
+
+    texts: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+
+SEGMENT: Final = Shape(("run_id", "kind", "key"), ("step", "timestamp", "num"))
+COMPACTED: Final = Shape(("run_id", "key"), ("step", "timestamp", "value", "writer"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +117,13 @@ class Wanted:
         return at < len(values) and values[at] <= statistics.max
 
 
-def plan(footer: pq.FileMetaData, wanted: Wanted) -> list[Group]:
-    """Choose the row groups of a segment that may hold points wanted.
+def plan(footer: pq.FileMetaData, wanted: Wanted, shape: Shape = SEGMENT) -> list[Group]:
+    """Choose the row groups of a file that may hold points wanted.
 
     Args:
-        footer: the segment's.
+        footer: the file's.
         wanted: the runs and keys.
+        shape: the file's.
 
     Returns:
         The groups in the order of the file.
@@ -116,9 +133,7 @@ def plan(footer: pq.FileMetaData, wanted: Wanted) -> list[Group]:
     first_row = 0
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
-        texts, numbers = (
-            {name: group.column(places[name]) for name in names} for names in (_TEXTS, _NUMBERS)
-        )
+        texts, numbers = ({name: group.column(places[name]) for name in names} for names in shape)
         if all(wanted.may_hold(name, chunk.statistics) for name, chunk in texts.items()):
             spans = _span(texts.values()), _span(numbers.values())
             groups.append(Group(number, first_row, group.num_rows, *spans))
@@ -157,17 +172,19 @@ def find_rows(
     fetched: Mapping[int, bytes],
     wanted: Wanted,
     *,
+    shape: Shape = SEGMENT,
     key: str,
 ) -> Hits:
     """Find the rows wanted from the texts of some row groups.
 
     Args:
-        footer: the segment's.
+        footer: the file's.
         groups: where to look.
         fetched: bytes of the file by where they begin, apart from each other; the texts of
             each group lie in one of them.
         wanted: the runs and keys.
-        key: the segment's key, for messages.
+        shape: the file's.
+        key: the file's key, for messages.
 
     Returns:
         The rows, and the groups that hold any.
@@ -175,7 +192,7 @@ def find_rows(
     Raises:
         FormatError: the bytes are damaged.
     """
-    texts = _decode(footer, groups, fetched, _TEXTS, key=key)
+    texts = _decode(footer, groups, fetched, shape.texts, key=key)
     kept = np.flatnonzero(_mask(texts, wanted))
     places = np.concatenate([np.arange(of.first_row, of.first_row + of.row_count) for of in groups])
     rows = places[kept]
@@ -192,30 +209,36 @@ def find_rows(
 
 
 def read_points(
-    footer: pq.FileMetaData, hits: Hits, fetched: Mapping[int, bytes], *, key: str
+    footer: pq.FileMetaData,
+    hits: Hits,
+    fetched: Mapping[int, bytes],
+    *,
+    shape: Shape = SEGMENT,
+    key: str,
 ) -> pa.Table:
     """Decode the points wanted from the numbers of their row groups.
 
     Args:
-        footer: the segment's.
+        footer: the file's.
         hits: which rows, of which groups.
         fetched: as in `find_rows`, with the numbers of each group.
-        key: the segment's key, for messages.
+        shape: the file's.
+        key: the file's key, for messages.
 
     Returns:
-        shape (n, 6): `run_id`, `key`, `step`, `timestamp`, `value`, and `row`, the place in the
-        file.
+        shape (n, 6) or (n, 7): `run_id`, `key`, `step`, `timestamp`, `value`, `row`, the place
+        in the file, and where the file says it `writer`.
 
     Raises:
         FormatError: the bytes are damaged.
     """
-    numbers = _decode(footer, hits.groups, fetched, _NUMBERS, key=key)
+    numbers = _decode(footer, hits.groups, fetched, shape.numbers, key=key)
     counts = np.array([group.row_count for group in hits.groups])
     starts = np.array([group.first_row for group in hits.groups])
     owners = np.searchsorted(starts, hits.rows, side="right") - 1
     found = _taken(numbers, hits.rows - starts[owners] + (np.cumsum(counts) - counts)[owners])
     columns: list[Any] = [*hits.texts.columns, *found.columns, arrays.numbers(hits.rows)]
-    names = ["run_id", "key", "step", "timestamp", "value", "row"]
+    names = ["run_id", "key", "step", "timestamp", "value", *shape.numbers[3:], "row"]
     return pa.Table.from_arrays(columns, names=names)
 
 
@@ -272,7 +295,7 @@ def _decode(
     footer: pq.FileMetaData,
     groups: Sequence[Group],
     fetched: Mapping[int, bytes],
-    columns: list[str],
+    columns: Sequence[str],
     *,
     key: str,
 ) -> pa.Table:
@@ -283,9 +306,9 @@ def _decode(
             metadata=footer,
             pre_buffer=False,
             page_checksum_verification=True,
-            read_dictionary=_TEXTS,
+            read_dictionary=[name for name in columns if name in _TEXTS],
         )
-        return file.read_row_groups([group.place for group in groups], columns=columns)
+        return file.read_row_groups([group.place for group in groups], columns=list(columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         message = f"{key}: the rows cannot be read: {error}. `runlake verify` checks the lake."
         raise FormatError(message) from error
@@ -295,7 +318,7 @@ def _mask(texts: pa.Table, wanted: Wanted) -> NDArray[np.bool_]:
     """Tell of each row whether all its texts are wanted."""
     keep = np.ones(texts.num_rows, bool)
     for name, values in wanted.values.items():
-        if values is None:
+        if values is None or name not in texts.column_names:
             continue
         known = arrays.strings(values)
         chunks: Any = texts[name].chunks

@@ -1,8 +1,8 @@
-"""From a snapshot to Arrow tables: the footers of all live segments, read in parallel.
+"""From a snapshot to Arrow tables: footers of live segments and compacted states, in parallel.
 
-Footers are kept in memory by key, so a newer snapshot costs reads of new segments only. Of a
-far lake small objects and the tails of large ones are also kept in the local cache. A segment
-that cannot be read is left out and reported; the rest is read all the same.
+What was read is kept in memory by key, so a newer snapshot costs reads of new objects only. Of
+a far lake small objects, compacted states and the tails of large segments are also kept in the
+local cache. What cannot be read is left out and reported; the rest is read all the same.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ from __future__ import annotations
 import threading
 import warnings
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError, NewerFormatError, RunlakeWarning
-from runlake.storage import arrays, segments, tables
+from runlake.storage import arrays, ranges, rowobject, segments, tables
+from runlake.storage.compacted import read_state
 from runlake.storage.footers import Part, is_reserved, parse_all
-from runlake.storage.points import PointFiles, expired
+from runlake.storage.points import PointFiles, batches, expired
+from runlake.storage.standing import coded, standing
+from runlake.storage.table_files import EVENTS, FACTS, SUMMARIES, TABLES, WRITERS
 from runlake.storage.tables import Problem, SnapshotTables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy as np
     import pyarrow as pa
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
     from runlake.storage.cache import Cache
     from runlake.storage.filesystem import Filesystem, Range
+    from runlake.storage.rowobject import RowObject
     from runlake.storage.snapshot import LiveSegment, Snapshot
 else:
     np = lazy("numpy")
@@ -62,6 +68,7 @@ class Reader:
         self._cache = cache
         self._stale_s = stale_s
         self._parts: dict[str, Part | Problem] = {}
+        self._states: dict[str, pa.Table | Problem] = {}
         self._latest: tuple[Snapshot, SnapshotTables] | None = None
         self._lock = threading.Lock()
 
@@ -79,7 +86,7 @@ class Reader:
             StorageError: the store cannot be read.
             NewerFormatError: a newer runlake wrote something that must be understood.
         """
-        self._refuse_compacted(snapshot)
+        self._refuse_unknown(snapshot)
         with self._lock:
             known = self._latest
             if known is not None and _same_objects(known[0], snapshot):
@@ -87,22 +94,21 @@ class Reader:
                 self._latest = snapshot, loaded
                 return loaded
             self._read(snapshot.segments)
+            self._read_states(rowobject.compacted_states(snapshot))
             loaded = self._assemble(snapshot)
             self._forget(snapshot)
             self._latest = snapshot, loaded
         return loaded
 
-    def _refuse_compacted(self, snapshot: Snapshot) -> None:
-        """Refuse what this version cannot read, because an answer without it would be wrong."""
-        wanted = snapshot.experiment_ids
-        for files in snapshot.manifest.tables.values():
-            for file in files:
-                if wanted is None or file.experiment_id in wanted | {schema.RESERVED_PARTITION}:
-                    message = (
-                        f"{self._fs.url} holds compacted tables ({file.path}), which this runlake "
-                        "does not read. Upgrade: pip install --upgrade runlake"
-                    )
-                    raise NewerFormatError(message, url=self._fs.url)
+    def _refuse_unknown(self, snapshot: Snapshot) -> None:
+        """Refuse tables of a kind unknown here, because an answer without them may be wrong."""
+        unknown = sorted(snapshot.manifest.tables.keys() - TABLES.keys())
+        if unknown:
+            message = (
+                f"{self._fs.url} holds compacted tables that this runlake does not know "
+                f"({', '.join(unknown)}). Upgrade: pip install --upgrade runlake"
+            )
+            raise NewerFormatError(message, url=self._fs.url)
 
     def _read(self, wanted: Iterable[LiveSegment]) -> None:
         """Read the footers that are not in memory yet."""
@@ -122,6 +128,43 @@ class Reader:
             batch = [segment for segment, _ in pairs]
             chunks = self._gather([segment.tail(size) for segment, size in pairs])
             self._settle_all(batch, chunks)
+
+    def _read_states(self, wanted: Iterable[RowObject]) -> None:
+        """Read compacted states that are not in memory yet."""
+        missing = [of for of in wanted if of.key not in self._states]
+        if self._cache is None:
+            for of in missing:
+                self._keep_state(of, self._fs.local_file(of.key))
+            return
+        far = []
+        for of in missing:
+            path = self._cache.file(of.key, of.size_bytes)
+            if path is None:
+                far.append(of)
+            else:
+                self._keep_state(of, path)
+        asked = [ranges.pieces(of.key, 0, of.size_bytes) for of in far]
+        chunks = chain.from_iterable(map(self._gather, batches(chain.from_iterable(asked))))
+        for of, pieces in zip(far, asked, strict=True):
+            data = b"".join(next(chunks) for _ in pieces)
+            self._keep_state(of, data)
+            if isinstance(self._states[of.key], pa.Table):
+                self._cache.put(of.key, data)
+
+    def _keep_state(self, of: RowObject, source: Path | bytes) -> None:
+        """Keep a compacted state, or why there is none."""
+        try:
+            self._states[of.key] = read_state(of, source)
+        except FileNotFoundError as error:
+            raise expired(self._fs.url, error) from error
+        except FormatError as error:
+            self._states[of.key] = Problem(of.key, str(error))
+            warnings.warn(
+                f"{self._fs.url}: {error}. What this compacted file says of runs is left out of "
+                "every answer; `runlake verify` checks the rest.",
+                RunlakeWarning,
+                stacklevel=6,
+            )
 
     def _first_range(self, segment: LiveSegment) -> Range:
         """Return the bytes to ask for first: the tail, or all of it where that is as quick."""
@@ -219,17 +262,37 @@ class Reader:
                 problems.append(part)
             else:
                 (reserved if is_reserved(segment) else runs).append((segment, part))
+        states: dict[str, list[pa.Table]] = {}
+        for of in rowobject.compacted_states(snapshot):
+            state = self._states[of.key]
+            if isinstance(state, Problem):
+                problems.append(state)
+            else:
+                states.setdefault(of.table, []).append(state)
         purged = snapshot.manifest.purged
+        facts, _ = _stack(
+            states.get(FACTS.name, []),
+            [(segment, part.facts) for segment, part in runs],
+            tables.facts_schema(),
+            purged,
+        )
+        summaries, counts = _stack(
+            states.get(SUMMARIES.name, []),
+            [(segment, part.summaries) for segment, part in runs],
+            tables.summaries_schema(),
+            purged,
+        )
         return SnapshotTables(
-            facts=_stack(runs, lambda part: part.facts, tables.facts_schema(), purged),
-            summaries=_stack(runs, lambda part: part.summaries, tables.summaries_schema(), purged),
-            writers=_writers(runs),
-            lake_events=_lake_events(reserved),
+            facts=facts,
+            summaries=summaries,
+            writers=_writers(states.get(WRITERS.name, []), runs),
+            lake_events=_lake_events(states.get(EVENTS.name, []), reserved),
             points=PointFiles(
                 self._fs,
                 self._cache,
-                tuple(segment for segment, _ in runs),
-                None if purged else [part.summaries.num_rows for _, part in runs],
+                tuple(rowobject.of_segment(segment) for segment, _ in runs),
+                compacted=rowobject.compacted_rows(snapshot),
+                counts=counts,
             ),
             now_us=snapshot.taken_us,
             stale_s=self._stale_s,
@@ -247,6 +310,8 @@ class Reader:
         for key in [key for key in self._parts if key not in live]:
             if wanted is None or key.split("/")[1].removeprefix("experiment_id=") in wanted:
                 del self._parts[key]
+        for key in self._states.keys() - snapshot.manifest.paths():
+            del self._states[key]
 
 
 def _same_objects(one: Snapshot, other: Snapshot) -> bool:
@@ -269,28 +334,39 @@ def _later(known: SnapshotTables, now_us: int) -> SnapshotTables:
 
 
 def _stack(
-    parts: Sequence[tuple[LiveSegment, Part]],
-    table_of: Callable[[Part], pa.Table],
+    compacted: Sequence[pa.Table],
+    parts: Sequence[tuple[LiveSegment, pa.Table]],
     wanted: pa.Schema,
     purged: frozenset[str],
-) -> pa.Table:
-    """Put the tables of many segments one below the other, with writer and experiment."""
-    if not parts:
-        return pa.Table.from_batches([], wanted)
-    stacked = [table_of(part) for _, part in parts]
-    body = pa.concat_tables(stacked)
-    owner = np.repeat(np.arange(len(parts)), [table.num_rows for table in stacked])
-    names = [segment.name for segment, _ in parts]
-    columns: list[Any] = [
-        _owned([name.writer for name in names], owner),
-        _owned([name.experiment_id for name in names], owner),
-        *body.columns,
-    ]
-    table = pa.Table.from_arrays(columns, schema=wanted)
+) -> tuple[pa.Table, list[int]]:
+    """Put tables one below the other: the compacted ones, then those of many segments.
+
+    Returns:
+        All rows but those of purged runs; and how many of them are compacted, and how many are
+        of each segment.
+    """
+    stacked = [*compacted]
+    counts = [sum(table.num_rows for table in compacted), *(of.num_rows for _, of in parts)]
+    if parts:
+        body = pa.concat_tables([table for _, table in parts])
+        owner = np.repeat(np.arange(len(parts)), counts[1:])
+        names = [segment.name for segment, _ in parts]
+        columns: list[Any] = [
+            _owned([name.writer for name in names], owner),
+            _owned([name.experiment_id for name in names], owner),
+            *body.columns,
+        ]
+        stacked.append(pa.Table.from_arrays(columns, schema=wanted))
+    table = pa.concat_tables(stacked) if stacked else pa.Table.from_batches([], wanted)
     if purged:
-        runs = arrays.strings(sorted(purged))
-        table = table.filter(pc.invert(pc.is_in(table["run_id"], value_set=runs)))
-    return table
+        found = coded(table["run_id"])
+        gone: Any = pc.is_in(found.values, value_set=arrays.strings(sorted(purged)))
+        keep = ~np.array(gone.to_pylist(), bool)[found.codes] if len(found.values) else None
+        if keep is not None and not keep.all():
+            owner = np.repeat(np.arange(len(counts)), counts)
+            counts = np.bincount(owner[keep], minlength=len(counts)).tolist()
+            table = table.filter(arrays.flags(keep))
+    return table, counts
 
 
 def _owned(texts: Sequence[str], owner: NDArray[np.int64]) -> pa.DictionaryArray[Any, Any]:
@@ -301,8 +377,8 @@ def _owned(texts: Sequence[str], owner: NDArray[np.int64]) -> pa.DictionaryArray
     return pa.DictionaryArray.from_arrays(arrays.numbers(codes), arrays.strings(values))
 
 
-def _writers(parts: Sequence[tuple[LiveSegment, Part]]) -> pa.Table:
-    """Say of each writer who it is, from its newest segment."""
+def _writers(compacted: Sequence[pa.Table], parts: Sequence[tuple[LiveSegment, Part]]) -> pa.Table:
+    """Say of each writer who it is, from its newest segment or what was compacted last."""
     newest = {segment.name.writer: (segment, part.header) for segment, part in parts}
     rows = [
         (
@@ -324,13 +400,23 @@ def _writers(parts: Sequence[tuple[LiveSegment, Part]]) -> pa.Table:
         else arrays.numbers(np.array(column, np.int64))
         for column, of in zip(columns, wanted, strict=True)
     ]
-    return pa.Table.from_arrays(made, schema=wanted)
+    live = pa.Table.from_arrays(made, schema=wanted)
+    if not compacted:
+        return live
+    known = pa.concat_tables(compacted)
+    codes = coded(known["writer"]).codes.astype(np.int64)
+    lasts = arrays.values(known["last"].combine_chunks())
+    known = known.take(arrays.numbers(standing(codes, [lasts], latest=True)))
+    is_live: Any = pc.is_in(known["writer"], value_set=live["writer"].combine_chunks())
+    return pa.concat_tables([known.filter(pc.invert(is_live)), live])
 
 
-def _lake_events(parts: Sequence[tuple[LiveSegment, Part]]) -> pa.Table:
+def _lake_events(
+    compacted: Sequence[pa.Table], parts: Sequence[tuple[LiveSegment, Part]]
+) -> pa.Table:
     """Return the rows of the reserved partition, each once."""
     wanted = tables.lake_events_schema()
-    stacked = [pa.Table.from_batches([], wanted)]
+    stacked = [pa.Table.from_batches([], wanted), *compacted]
     for segment, part in parts:
         rows = part.rows
         if rows is None:

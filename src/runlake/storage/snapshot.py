@@ -107,6 +107,14 @@ class Snapshot:
         """Whether every object that was listed is seen."""
         return not self.holes
 
+    def holds(self, experiment_id: str) -> bool:
+        """Tell whether a partition is part of it."""
+        return (
+            self.experiment_ids is None
+            or experiment_id in self.experiment_ids
+            or experiment_id == schema.RESERVED_PARTITION
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Cover:

@@ -30,14 +30,17 @@ NUMBERED: Final = frozenset({"writer", "experiment_id", "run_id", "kind", "key"}
 
 @dataclass(frozen=True, slots=True)
 class PointFile:
-    """One local Parquet file with the rows of a segment (of a far lake: a cached copy).
+    """One local Parquet file with rows (of a far lake: a cached copy).
 
     Attributes:
         path: the local file, absolute.
-        writer: the writer of all its rows.
+        writer: of a segment, the writer of all its rows.
         experiment_id: the partition that it lies in.
-        first: sequence number of its first row; row k has `first + k`.
-        skip_rows: rows at its beginning that a manifest already holds; usually 0.
+        first: of a segment, sequence number of its first row; row k has `first + k`.
+        skip_rows: of a segment, rows at its beginning that a manifest already holds.
+        table: "" for a segment; for a compacted file `metrics` or `events`, whose columns it
+            has (`runlake.storage.table_files`).
+        runs: of a compacted file, the least and the greatest run in it.
     """
 
     path: str
@@ -45,6 +48,8 @@ class PointFile:
     experiment_id: str
     first: int
     skip_rows: int
+    table: str = ""
+    runs: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,10 +57,10 @@ class PointRows:
     """Where the points of some runs and keys are; files and rows share no point.
 
     Attributes:
-        files: to be scanned, by writer and sequence number. They may hold other rows too:
-            filter by `kind`, `run_id` and `key`, and pass over `skip_rows`.
+        files: to be scanned; segments by writer and sequence number. They may hold other rows
+            too: filter by `run_id`, `key` and in segments `kind`, and pass over `skip_rows`.
         rows: points that were read already, as `point_rows_schema()`, of these runs and keys
-            only, by writer and sequence number; None where every point is in a file.
+            only; None where every point is in a file.
     """
 
     files: tuple[PointFile, ...]
@@ -65,8 +70,11 @@ class PointRows:
 class Points(Protocol):
     """Finds the rows of a snapshot when they are asked for."""
 
-    def __call__(self) -> tuple[PointFile, ...]:
-        """Return all live segments, each writer's in the order of its sequence numbers."""
+    def __call__(self, table: str) -> tuple[PointFile, ...]:
+        """Return the files of one compacted table, then all live segments.
+
+        Each writer's segments come in the order of their sequence numbers.
+        """
 
     def select(
         self,
@@ -108,8 +116,8 @@ class SnapshotTables:
         summaries: each metric's state per writer, as `summaries_schema()`.
         writers: the writers seen, as `writers_schema()`.
         lake_events: the rows of the reserved partition, as `lake_events_schema()`.
-        points: all live segments, each writer's in the order of its sequence numbers; or a
-            what gives them, because only row-level views need them (`point_files`).
+        points: all files with rows, each writer's segments in the order of their sequence
+            numbers; or what gives them, because only row-level views need them (`row_files`).
         now_us: the store's clock when the snapshot was taken, microseconds since 1970.
         stale_s: seconds without an object after which an open run is stale.
         root_url: the lake, without credentials and without a slash at its end.
@@ -128,9 +136,18 @@ class SnapshotTables:
     problems: tuple[Problem, ...] = ()
     purged: tuple[str, ...] = ()
 
-    def point_files(self) -> tuple[PointFile, ...]:
-        """Return the files with the rows; of a far lake they are fetched at the first call."""
-        return self.points() if callable(self.points) else self.points
+    def row_files(self, table: str) -> tuple[PointFile, ...]:
+        """Return the files with the rows of one kind; of a far lake they are fetched.
+
+        Args:
+            table: `metrics` for points, `events` for all other rows.
+
+        Returns:
+            The files of this compacted table, and the live segments, which hold rows of both.
+        """
+        if callable(self.points):
+            return self.points(table)
+        return tuple(file for file in self.points if file.table in {"", table})
 
     def select_points(
         self, run_ids: Collection[str] | None, keys: Collection[str] | None
@@ -156,7 +173,11 @@ class SnapshotTables:
             return PointRows(found.files, found.rows.filter(pc.invert(hidden)))
         index = PointIndex(self.summaries)
         writers = index.writers(index.rows(run_ids, keys))
-        return PointRows(tuple(file for file in self.points if file.writer in writers))
+        return PointRows(
+            tuple(
+                file for file in self.row_files("metrics") if file.table or file.writer in writers
+            )
+        )
 
 
 def facts_schema() -> pa.Schema:
@@ -258,7 +279,7 @@ def point_rows_schema() -> pa.Schema:
 
     Returns:
         `run_id`, `experiment_id`, `key`, `writer`: numbered texts; `step`; `timestamp`:
-        `timestamp[us, tz=UTC]`; `value`: float64; `seq`: sequence number in the writer.
+        `timestamp[us, tz=UTC]`; `value`: float64.
     """
     columns: list[tuple[str, pa.DataType]] = [
         ("run_id", pa.string()),
@@ -268,7 +289,6 @@ def point_rows_schema() -> pa.Schema:
         ("timestamp", pa.timestamp("us", tz="UTC")),
         ("value", pa.float64()),
         ("writer", pa.string()),
-        ("seq", pa.int64()),
     ]
     return _numbered(columns)
 
