@@ -48,10 +48,14 @@ def main(lake: Path, specification: Path) -> None:
     connection = duckdb.connect()
     run = partial(execute, connection, blocks)
     run("newest" if list(lake.glob("manifests/*.json")) else "no-manifest")
+    run("marks")
+    is_compacted = bool(list(lake.glob("tables/*/*/*.parquet")))
+    if is_compacted:
+        run("cold-marks")
     run("live")
     is_live = connection.execute("SELECT count(*) FROM live").fetchall() > [(0,)]
     run(*(("rows", "writers") if is_live else ("no-segments",)))
-    if list(lake.glob("tables/*/*/*.parquet")):
+    if is_compacted:
         run("tables")
     run(*FOLDS)
     found = {name: connection.execute(query).fetchall() for name, query in ANSWERS.items()}

@@ -2,8 +2,8 @@
 
     python bare_polars.py LAKE
 
-Run-level answers come from the states in the footers, points from the rows. runlake is not
-imported.
+Run-level answers come from the states in the footers and in the tables, points from the rows.
+runlake is not imported.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Live(NamedTuple):
     skip_rows: int
 
 
-def find(lake: Path) -> tuple[list[Live], set[str]]:
-    """Take a snapshot: the live segments, and the runs that are purged."""
+def find(lake: Path) -> tuple[list[Live], Row]:
+    """Take a snapshot: the live segments, and the newest manifest."""
     streams: dict[tuple[str, str], list[Segment]] = {}
     for file in sorted(lake.glob("log/*/*.parquet")):
         match = SEGMENT.fullmatch(file.relative_to(lake).as_posix())
@@ -57,15 +57,28 @@ def find(lake: Path) -> tuple[list[Live], set[str]]:
             streams.setdefault((experiment_id, writer), []).append(segment)
     manifests = sorted(lake.glob("manifests/*.json"))
     newest = json.loads(manifests[-1].read_text()) if manifests else {}
-    if newest.get("format", 1) != 1 or any(newest.get("tables", {}).values()):
-        sys.exit("this lake is compacted, or newer than this reader")
-    consumed = newest.get("consumed", {})
+    if newest.get("format", 1) != 1:
+        sys.exit("this lake is newer than this reader")
+    consumed = {row["writer"]: row["last"] for row in table(lake, newest, "writers").to_dicts()}
+    for writer, last in newest.get("consumed", {}).items():
+        consumed[writer] = max(last, consumed.get(writer, -1))
     live = [
         taken
         for (_, writer), segments in streams.items()
         for taken in cover(segments, consumed.get(writer, -1))
     ]
-    return live, set(newest.get("purged", ()))
+    return live, newest
+
+
+def table(lake: Path, newest: Row, name: str) -> pl.DataFrame:
+    """Return the rows of a compacted table, with the partition of each."""
+    parts = [
+        pl.read_parquet(lake / file["path"], hive_partitioning=False).with_columns(
+            experiment_id=pl.lit(file["experiment"])
+        )
+        for file in newest.get("tables", {}).get(name, ())
+    ]
+    return pl.concat(parts) if parts else pl.DataFrame()
 
 
 def cover(segments: list[Segment], watermark: int) -> list[Live]:
@@ -94,8 +107,8 @@ def footer(file: Path) -> tuple[Row, list[Row], list[Row]]:
     return header, facts.to_dicts(), summaries.to_dicts()
 
 
-def points(live: list[Live]) -> pl.DataFrame:
-    """Return every row of the snapshot, with its writer and sequence number."""
+def all_rows(lake: Path, newest: Row, live: list[Live]) -> pl.DataFrame:
+    """Return every row of the snapshot, with its writer and sequence number if it has one."""
     parts = [
         pl.read_parquet(taken.segment.file, hive_partitioning=False)
         .with_row_index("place")
@@ -104,11 +117,16 @@ def points(live: list[Live]) -> pl.DataFrame:
             writer=pl.lit(taken.segment.writer),
             experiment_id=pl.lit(taken.segment.experiment_id),
             seq=pl.col("place").cast(pl.Int64) + taken.segment.first,
-            time=pl.col("timestamp").dt.timestamp("us"),
         )
         for taken in live
     ]
-    return pl.concat(parts)
+    metrics, events = (table(lake, newest, name) for name in ("metrics", "events"))
+    if metrics.height:
+        parts.append(metrics.rename({"value": "num"}).with_columns(kind=pl.lit("metric")))
+    if events.height:
+        parts.append(events)
+    rows = pl.concat(parts, how="diagonal_relaxed")
+    return rows.with_columns(time=pl.col("timestamp").dt.timestamp("us"))
 
 
 def order(fact: Row) -> tuple[int, str, int]:
@@ -214,11 +232,23 @@ def fold_run(run_id: str, facts: list[Row], closed: set[str], fresh: set[str]) -
 
 def main(lake: Path) -> None:
     """Print one JSON object: for each answer its rows."""
-    live, purged = find(lake)
-    facts: list[Row] = []
-    summaries: list[Row] = []
+    live, newest = find(lake)
+    purged = set(newest.get("purged", ()))
+    facts, summaries = (
+        [
+            row
+            for row in table(lake, newest, name).to_dicts()
+            if row["run_id"] not in purged and row["experiment_id"] != "_lake"
+        ]
+        for name in ("facts", "summaries")
+    )
     names: dict[str, tuple[str, str]] = {}
     written: dict[str, float] = {}
+    for mark in table(lake, newest, "writers").to_dicts():
+        written[mark["writer"]] = mark["time"] / 1e6
+        if mark["experiment_id"] != "_lake":
+            named = mark["writer"], mark["experiment_name"]
+            names[mark["experiment_id"]] = max(names.get(mark["experiment_id"], named), named)
     for taken in live:
         segment = taken.segment
         written[segment.writer] = max(
@@ -232,7 +262,8 @@ def main(lake: Path) -> None:
         summaries += [state | own for state in of_summaries if state["run_id"] not in purged]
         named = segment.writer, header["experiment_name"]
         names[segment.experiment_id] = max(names.get(segment.experiment_id, named), named)
-    rows = points(live).filter(~pl.col("run_id").cast(pl.String).is_in(list(purged)))
+    rows = all_rows(lake, newest, live)
+    rows = rows.filter(~pl.col("run_id").cast(pl.String).is_in(list(purged)))
     of_experiments = pl.col("kind").cast(pl.String).str.starts_with("experiment_")
     reserved = rows.filter(pl.col("experiment_id") == "_lake", of_experiments)
     experiments = fold_experiments(reserved.rename({"time": "clock"}).to_dicts(), names)

@@ -19,7 +19,7 @@ _SQL: Final = re.compile(
 )
 # Stand in where a lake has no manifest, no segment, or tables beside its segments.
 _INSTEAD: Final = tuple(
-    f"<!-- sql: {name} -->\n\n" for name in ("no-manifest", "no-segments", "tables")
+    f"<!-- sql: {name} -->\n\n" for name in ("no-manifest", "cold-marks", "no-segments", "tables")
 )
 
 

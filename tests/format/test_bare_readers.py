@@ -17,9 +17,12 @@ import pytest
 from runlake.lake import open_lake
 from runlake.query.engine import Query
 from runlake.settings import Settings
-from runlake.storage import layout, manifest
+from runlake.storage import layout, manifest, manifests
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
+from runlake.upkeep import commit
+from runlake.upkeep.compact import Compactor
+from runlake.upkeep.work import Limits
 from tests.format import spec
 from tests.format.make_golden import LAKE, age
 from tests.meta.tree import run_python
@@ -135,6 +138,27 @@ def test_bare_reader_gives_a_fresh_lakes_answers(reader: str, fresh: Path, tmp_p
     wanted = expected(fresh)
     assert all(wanted.values())
     assert read(reader, fresh, folder=tmp_path) == wanted
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("hot_writers", [0, commit.HOT_WRITERS])
+def test_bare_reader_gives_a_compacted_lakes_answers(
+    reader: str,
+    hot_writers: int,
+    golden: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = expected(golden)
+    monkeypatch.setattr(commit, "HOT_WRITERS", hot_writers)
+    fs = LocalFilesystem(golden)
+    keeper = Compactor(fs, lake=golden_lake(golden), limits=Limits(budget_bytes=1))
+    for experiment_id in keeper.experiments():
+        keeper.compact(experiment_id)
+    compacted = manifests.newest(fs, lake=golden_lake(golden))
+    assert bool(compacted.consumed_cold) is (hot_writers == 0)
+    assert expected(golden) == before
+    assert read(reader, golden, folder=tmp_path) == before
 
 
 @pytest.mark.parametrize("reader", READERS)

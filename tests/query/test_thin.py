@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runlake.query.curves import Curves
 from runlake.query.thin import thin
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[float, float]]
 
-_database = Curves()
 _values = st.sampled_from([0.0, 1.0, 2.5, -3.0, math.nan, math.inf, -math.inf])
 
 
@@ -27,8 +25,7 @@ def choose(curves: Sequence[Rows], max_points: int) -> list[list[int]]:
     numbers = np.repeat(np.arange(len(curves)), lengths)
     x = np.array([x for rows in curves for x, _ in rows])
     values = np.array([value for rows in curves for _, value in rows], np.float64)
-    with _database.cursor() as cursor:
-        kept = thin(numbers, x, values, max_points=max_points, cursor=cursor)
+    kept = thin(numbers, x, values, max_points=max_points)
     chosen = np.arange(len(x)) if kept is None else kept
     starts = np.cumsum([0, *lengths])
     return [(chosen[numbers[chosen] == n] - starts[n]).tolist() for n in range(len(curves))]

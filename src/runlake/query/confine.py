@@ -319,6 +319,7 @@ def _sweep_spills(root: Path) -> None:
 def _delete_spill(folder: str, pid: int) -> None:
     if os.getpid() == pid:  # a forked child inherits its parent's exit handlers
         shutil.rmtree(folder, ignore_errors=True)
+        _owned.pop(pid).close()
 
 
 @contextmanager

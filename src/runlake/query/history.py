@@ -196,10 +196,7 @@ class _Reading(NamedTuple):
 
     def _thinned(self, placed: _Placed, max_points: int) -> _Placed:
         points = placed.points
-        with self.curves.cursor() as cursor:
-            kept = thin(
-                points.curves, placed.x, points.values, max_points=max_points, cursor=cursor
-            )
+        kept = thin(points.curves, placed.x, points.values, max_points=max_points)
         return placed if kept is None else placed.take(kept)
 
 
