@@ -15,13 +15,20 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from runlake.errors import ConflictError
 from runlake.lake import open_lake
+from runlake.storage.snapshot import SnapshotExpiredError
+from runlake.upkeep.compact import Compactor
+from runlake.upkeep.vacuum import vacuum
+from runlake.upkeep.work import Limits
 from runlake.writing import drain, writer
 
 if TYPE_CHECKING:
@@ -37,6 +44,11 @@ _SLOTS: Final = 64
 _PARAMS_SLOT: Final = 32
 _RUNS_SLOT: Final = 40
 _DONE_SLOT: Final = 48
+BUDGETS: Final = (1, 1 << 20, 256 << 20)
+_CURVES: Final = """
+    SELECT run_id, key, count(*), count(DISTINCT step), min(step), max(step)
+    FROM metrics GROUP BY ALL
+"""
 # The share of lives that are ended without waiting for the first step.
 EARLY: Final = 0.1
 
@@ -54,6 +66,7 @@ class Order:
         at_once: processes that live at the same time.
         shortest_s: of a life, from its first step on.
         longest_s: of a life, from its first step on.
+        grace_s: of vacuum, at most; 0 takes away at once.
     """
 
     url: str
@@ -64,6 +77,7 @@ class Order:
     at_once: int = 4
     shortest_s: float = 0.0
     longest_s: float = 0.25
+    grace_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,11 +181,51 @@ def _recover(order: Order, life: Life, board: Board) -> None:  # noqa: ARG001 - 
     open_lake(order.url).maintain.recover()
 
 
+def _tend(order: Order, life: Life, board: Board) -> None:
+    """Compact in small pieces, and vacuum, again and again."""
+    chance = random.Random(life.run_id)  # noqa: S311 - repeatable on purpose
+    storage = open_lake(order.url, read_only=True)._storage
+    lake = storage.require_lake()
+    while True:
+        keeper = Compactor(
+            storage.fs, lake=lake, limits=Limits(budget_bytes=chance.choice(BUDGETS))
+        )
+        for experiment_id in keeper.experiments():
+            with suppress(ConflictError):
+                keeper.compact(experiment_id)
+            board[0] += 1
+            grace_s = chance.choice([0.0, order.grace_s])
+            vacuum(storage.fs, lake=lake, grace_s=grace_s, is_dry_run=False)
+
+
+def _read(order: Order, life: Life, board: Board) -> None:  # noqa: ARG001 - as the others
+    """Take snapshots: of every curve a prefix without a gap, that never becomes shorter."""
+    lake = open_lake(order.url, read_only=True, refresh=0)
+    seen: dict[tuple[str, str], int] = {}
+    while True:
+        try:
+            rows = lake.sql(_CURVES).rows()
+        except SnapshotExpiredError:  # objects go faster than they are read
+            continue
+        for run_id, key, count, steps, lowest, highest in rows:
+            # Steps of two keys that are logged in turn lie two apart.
+            if (steps, lowest) != (count, 0) or highest >= 2 * count:
+                sys.exit(f"{run_id} {key}: {count} rows, {steps} steps, {lowest} to {highest}")
+            if count < seen.get((run_id, key), 0):
+                sys.exit(f"{run_id} {key} had {seen[run_id, key]} rows, now {count}")
+            seen[run_id, key] = count
+        if len(seen) > len(rows):
+            sys.exit(f"{len(seen) - len(rows)} curves are gone")
+        board[0] += 1
+
+
 DEEDS: Final[dict[str, Callable[[Order, Life, Board], None]]] = {
     "train": _train,
     "sweep": _sweep,
     "columns": _columns,
     "recover": _recover,
+    "tend": _tend,
+    "read": _read,
 }
 
 
@@ -184,6 +238,8 @@ def _start(order: Order, life: Life, board: Board) -> int:
         _hurry()
         DEEDS[order.deed](order, life, board)
         status = 0
+    except BaseException:  # noqa: BLE001 - the process ends here
+        traceback.print_exc()
     finally:
         board[_DONE_SLOT] = 1
         os._exit(status)
@@ -202,7 +258,7 @@ def _live_and_die(order: Order, chance: random.Random) -> Life:
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) not in {-signal.SIGKILL, 0}:
-        sys.exit(f"a process ended by itself: {os.waitstatus_to_exitcode(status)}")
+        raise RuntimeError(f"a process ended by itself: {os.waitstatus_to_exitcode(status)}")
     return Life(
         life.run_id,
         [board[thread] for thread in range(order.threads)],
@@ -236,6 +292,8 @@ def main(order: Order) -> None:
         worker.start()
     for worker in workers:
         worker.join()
+    if left:
+        sys.exit(1)  # one of them has failed, and said so
 
 
 if __name__ == "__main__":
