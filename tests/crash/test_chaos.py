@@ -32,16 +32,24 @@ pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(300)]
 CHECKS = {"train": check_training, "sweep": check_sweep, "columns": check_columns}
 
 
-def orders(url: str, grace_s: float, *, kills: int) -> list[Order]:
-    """Return what is to live and die at once."""
+def orders(url: str, grace_s: float, *, kills: int, pace: float = 1.0) -> list[Order]:
+    """Return what is to live and die at once; `pace` is how much longer lives are."""
     known: dict[str, Any] = {"url": url, "grace_s": grace_s}
     return [
-        Order(deed="train", kills=kills, seed=21, at_once=2, longest_s=0.6, **known),
-        Order(deed="sweep", kills=kills, seed=22, at_once=1, longest_s=0.8, **known),
-        Order(deed="columns", kills=kills, seed=23, at_once=1, longest_s=0.4, **known),
-        Order(deed="recover", kills=kills, seed=24, at_once=1, longest_s=0.3, **known),
-        Order(deed="tend", kills=kills, seed=25, at_once=2, longest_s=1.5, **known),
-        Order(deed="read", kills=3, seed=26, at_once=1, shortest_s=1.0, longest_s=4.0, **known),
+        Order(deed="train", kills=kills, seed=21, at_once=2, longest_s=0.6 * pace, **known),
+        Order(deed="sweep", kills=kills, seed=22, at_once=1, longest_s=0.8 * pace, **known),
+        Order(deed="columns", kills=kills, seed=23, at_once=1, longest_s=0.4 * pace, **known),
+        Order(deed="recover", kills=kills, seed=24, at_once=1, longest_s=0.3 * pace, **known),
+        Order(deed="tend", kills=kills, seed=25, at_once=2, longest_s=1.5 * pace, **known),
+        Order(
+            deed="read",
+            kills=3,
+            seed=26,
+            at_once=1,
+            shortest_s=1.0 * pace,
+            longest_s=4.0 * pace,
+            **known,
+        ),
     ]
 
 
@@ -95,4 +103,4 @@ def test_nothing_is_lost_doubled_or_broken_in_a_bucket(
     monkeypatch.setenv("RUNLAKE_STORAGE_OPTIONS", json.dumps(dict(s3_cloud.storage_options)))
     url = f"s3://{BUCKET}/chaos"
     with open_lake(url) as lake:
-        check(lake, orders(url, 0.0, kills=4))
+        check(lake, orders(url, 0.0, kills=4, pace=6.0))
