@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks import asking, data, far, lakes
+from benchmarks.bench_scale import compacted_copy
 from benchmarks.harness import Figure, scratch
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ def measure(options: Options) -> list[Figure]:
     spans = asking.cold(script, count=options.size(9, quick=1))
     what = f"leaderboard, cold process, {made.shape.runs:,} runs"
     figures.append(asking.figure(what, spans, 500.0, note=f"{made.segments} segments"))
+    made = lakes.made("runs100" if options.quick else "runs100k", options.lakes)
+    script = asking.script(compacted_copy(made), f"lake.leaderboard({_METRIC!r}, goal='min')")
+    spans = asking.cold(script, count=options.size(9, quick=1))
+    what = f"leaderboard, cold process, {made.shape.runs:,} runs, compacted"
+    figures.append(asking.figure(what, spans, 1200.0, note="no live segment"))
     return [*figures, _far(options)]
 
 

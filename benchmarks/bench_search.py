@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks import asking, far, lakes
+from benchmarks.bench_scale import compacted_copy
 from benchmarks.harness import Figure, run_task, scratch
 from benchmarks.rivals import ASKABLE
 from benchmarks.rivals.mlflow import search_script
@@ -38,6 +39,9 @@ def measure(options: Options) -> list[Figure]:
         figures.append(asking.figure(f"warm, {size}", spans, _WARM_MS.get(name), note=note))
         spans = asking.cold(_script(made.folder), count=options.size(9, quick=1))
         figures.append(asking.figure(f"cold process, {size}", spans, _COLD_MS.get(name), note=note))
+        spans = asking.cold(_script(compacted_copy(made)), count=options.size(9, quick=1))
+        what = f"cold process, {size}, compacted"
+        figures.append(asking.figure(what, spans, _COLD_MS.get(name), note="no live segment"))
         if name in _OF_RIVALS or options.quick:
             figures += _of_rivals(made, size, found, options)
     figures += _wide(options)

@@ -124,6 +124,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "runs1k": Shape(sweep=data.Sweep(runs=1_000)),
     "runs10k": Shape(sweep=data.Sweep(runs=10_000), experiments=10),
     "runs100k": Shape(sweep=data.Sweep(runs=100_000), experiments=20),
+    "runs1m": Shape(sweep=data.Sweep(runs=1_000_000), experiments=50),
     "seeds10k": Shape(sweep=data.Sweep(runs=10_000, seeds=5), experiments=10),
     "keys10k": Shape(sweep=data.Sweep(runs=10_000, strange_keys=5_000), experiments=10),
     "points100k": Shape(

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 import runlake
-from runlake import ids, schema
+from runlake import ids, schema, testing
 from runlake.errors import (
     AlreadyExistsError,
     InvalidInputError,
@@ -27,7 +27,9 @@ from runlake.lake import Lake, ensure_experiment, open_lake
 from runlake.settings import Settings
 from runlake.storage import layout
 from runlake.storage.fs import open_filesystem
+from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.manifest import Manifest, encode
+from runlake.testing import CountingFilesystem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -413,3 +415,19 @@ def test_a_sweep_looks_its_experiment_up_once(
         monkeypatch.setattr(lake._experiments, "storage", None)
         second = lake.start_run(experiment="sweep")
         assert first.info.experiment_id == second.info.experiment_id
+
+
+def test_start_beside_many_runs_asks_no_more_than_beside_one(tmp_path: Path) -> None:
+    def start() -> dict[str, int]:
+        counting = CountingFilesystem(LocalFilesystem(tmp_path / "lake"))
+        with testing.open_lake(counting, compact="off") as lake:
+            run = lake.start_run(experiment="busy")
+            found = dict(counting.requests)
+            run.finish()
+        return found
+
+    start()  # makes the lake and the experiment
+    beside_one = start()
+    for _ in range(20):
+        start()
+    assert start() == beside_one

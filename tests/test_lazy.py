@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import ModuleType
 
 import pytest
 
-from runlake._lazy import lazy, need
+from runlake import _lazy
+from runlake._lazy import ahead, lazy, need
 from runlake.errors import MissingDependencyError
 
 
@@ -48,3 +50,22 @@ def test_need_of_a_missing_package_names_the_package() -> None:
 
 def test_need_returns_the_module(module: str) -> None:
     assert need(module) is sys.modules[module]
+
+
+def test_ahead_loads_beside_the_caller_and_leaves_what_is_missing_for_later(module: str) -> None:
+    ahead(module, "no_such_module_anywhere")
+    for thread in threading.enumerate():
+        if thread.name == "runlake-import":
+            thread.join()
+    assert module in sys.modules
+    with pytest.raises(MissingDependencyError):
+        need("no_such_module_anywhere")
+
+
+def test_nobody_waits_for_a_library_that_another_thread_loads(module: str) -> None:
+    need(module)
+    with _lazy._loading:
+        thread = threading.Thread(target=need, args=(module,))
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()

@@ -36,6 +36,7 @@ TEXTS: dict[str, tuple[str, object]] = {
     "query_threads": ("2", 2),
     "request_timeout_s": ("3.5", 3.5),
     "parallel_requests": ("8", 8),
+    "compact": ("off", "off"),
 }
 
 
@@ -96,6 +97,7 @@ def test_a_flag_is_cleared_by_every_usual_word(text: str) -> None:
         ("RUNLAKE_STORAGE_OPTIONS", "{"),
         ("RUNLAKE_STORAGE_OPTIONS", "[1]"),
         ("RUNLAKE_MODE", "offline"),
+        ("RUNLAKE_COMPACT", "on"),
     ],
 )
 def test_a_text_that_does_not_fit_is_refused_by_variable_and_text(variable: str, text: str) -> None:

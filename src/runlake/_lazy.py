@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
+from contextlib import suppress
 from types import ModuleType
 
 from runlake.errors import MissingDependencyError
@@ -40,6 +42,10 @@ def need(module: str, *, extra: str | None = None) -> ModuleType:
     Raises:
         MissingDependencyError: it is not installed; the message holds the pip line.
     """
+    loaded = sys.modules.get(module)
+    # Nobody waits for a library that another thread loads, unless it is this one.
+    if loaded is not None and not getattr(loaded.__spec__, "_initializing", False):
+        return loaded
     try:
         with _loading:
             return importlib.import_module(module)
@@ -47,6 +53,23 @@ def need(module: str, *, extra: str | None = None) -> ModuleType:
         package = f"'runlake[{extra}]'" if extra else (error.name or module).partition(".")[0]
         message = f"{module} is needed here and not installed. Install it: pip install {package}"
         raise MissingDependencyError(message) from error
+
+
+def ahead(*modules: str) -> None:
+    """Import modules in a thread, while the caller does what takes none of them.
+
+    Args:
+        modules: dotted names; one that is not installed is told when it is needed.
+    """
+    missing = [module for module in modules if module not in sys.modules]
+    if missing:
+        threading.Thread(target=_need_all, args=(missing,), name="runlake-import").start()
+
+
+def _need_all(modules: list[str]) -> None:
+    for module in modules:
+        with suppress(MissingDependencyError):
+            need(module)
 
 
 class _LazyModule(ModuleType):

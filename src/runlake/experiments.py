@@ -10,9 +10,10 @@ import json
 import re
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runlake import clock, ids, schema
+from runlake._lazy import lazy
 from runlake.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -24,20 +25,33 @@ from runlake.errors import (
 )
 from runlake.query.entities import Experiment
 from runlake.run_plan import user
+from runlake.storage import arrays, manifests
 from runlake.storage.names import FIRST_CLAIM, Claim
 from runlake.writing import values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import pyarrow.compute as pc
+
     from runlake.storage.engine import Storage
     from runlake.writing.drain import Drain
     from runlake.writing.events import Row
+else:
+    pc = lazy("pyarrow.compute")
 
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # A claim older than this whose event nobody has written: its maker died in between.
 _TRACE_AFTER_US: Final = 60_000_000
 _CLAIM_TRIES: Final = 10
+_STAGES: Final = frozenset({schema.EXPERIMENT_DELETE, schema.EXPERIMENT_RESTORE})
+
+
+class _Said(NamedTuple):
+    """What stands about an experiment in the reserved partition; None where nothing does."""
+
+    name: str | None
+    is_deleted: bool
 
 
 @dataclass(slots=True)
@@ -115,6 +129,36 @@ class Experiments:
                 found = None
             self._known[experiment_id] = found.name if found else experiment_id
         return self._known[experiment_id]
+
+    def forget(self) -> None:
+        """Look names up again: the experiments that they led to may be gone."""
+        self._resolved.clear()
+
+    def locate(self, name_or_id: str) -> str:
+        """Return the id of an experiment that goes by a name, or has an id.
+
+        Args:
+            name_or_id: as people write it; a name goes before an id. A name that an experiment
+                had before it was renamed is none.
+
+        Raises:
+            NotFoundError: there is no such experiment.
+            StorageError: the store cannot be read.
+        """
+        ruling = self.storage.read_claim(name_or_id)
+        if ruling is not None and not self._was_freed(ruling):
+            return ruling.experiment_id
+        derived = ids.derived_experiment_id(name_or_id)
+        found = self.find(derived)
+        if found is not None and found.name == name_or_id:
+            return derived
+        if _ID.fullmatch(name_or_id) and self.find(name_or_id) is not None:
+            return name_or_id
+        message = (
+            f"no experiment {name_or_id!r} in lake {self.storage.url}. "
+            '`runlake sql "FROM experiments"` lists all.'
+        )
+        raise NotFoundError(message, url=self.storage.url)
 
     def unseen(self, experiment_id: str) -> Experiment:
         """Return what is known of an experiment that no snapshot shows yet."""
@@ -247,28 +291,55 @@ class Experiments:
                     self._trace(claim)
                     return claim.experiment_id
                 continue
-            found = self.find(ruling.experiment_id)
-            if found is not None and found.name != name:
+            said = self._said_of(ruling.experiment_id)
+            if self._is_freed_of(ruling, None if said is None else said.name):
                 claim = _claim(name, ruling, None, {})
                 if self.storage.make_claim(claim):
                     self._trace(claim)
                     return claim.experiment_id
                 continue
-            if found is not None and found.lifecycle_stage == schema.DELETED:
+            if said is not None and said.is_deleted:
                 message = (
                     f"experiment {name!r} is deleted. Restore it: "
                     f"runlake.restore_experiment({ruling.experiment_id!r}), or use another name."
                 )
                 raise StateError(message, url=self.storage.url)
-            if found is None and clock.now_us() - ruling.time_us > _TRACE_AFTER_US:
+            if said is None and clock.now_us() - ruling.time_us > _TRACE_AFTER_US:
                 self._trace(ruling)
             return ruling.experiment_id
         raise ConflictError(f"the name {name!r} is claimed by many at once. Try again.")
 
     def _was_freed(self, ruling: Claim) -> bool:
-        """Tell whether the experiment that a claim names goes by another name now."""
-        found = self.find(ruling.experiment_id)
-        return found is not None and found.name != ruling.name
+        """Tell whether the experiment that a claim names has given the name up."""
+        said = self._said_of(ruling.experiment_id)
+        return self._is_freed_of(ruling, None if said is None else said.name)
+
+    def _said_of(self, experiment_id: str) -> _Said | None:
+        """Return what stands about an experiment; its own partition is not read.
+
+        Of a busy experiment that would be hundreds of requests for each run that starts.
+        """
+        _, tables = self.storage.read([schema.RESERVED_PARTITION])
+        events = tables.lake_events
+        rows = events.filter(pc.equal(events["run_id"], arrays.text(experiment_id))).to_pylist()
+        if not rows:
+            return None
+        rows.sort(key=lambda row: (row["clock"], row["writer"], row["seq"]))
+        created = [row["key"] for row in rows if row["kind"] == schema.EXPERIMENT_CREATE]
+        renamed = [row["key"] for row in rows if row["kind"] == schema.EXPERIMENT_RENAME]
+        stages = [row["kind"] for row in rows if row["kind"] in _STAGES]
+        return _Said(
+            name=next(iter([*renamed[-1:], *created[:1]]), None),
+            is_deleted=stages[-1:] == [schema.EXPERIMENT_DELETE],
+        )
+
+    def _is_freed_of(self, ruling: Claim, name: str | None) -> bool:
+        """Tell whether an experiment was renamed, or purged, since a claim was made for it."""
+        if name is not None:
+            return name != ruling.name
+        # Nothing is said of it: either the trace of its claim is still to come, or it is purged.
+        newest = manifests.newest(self.storage.fs, lake=self.storage.require_lake())
+        return ruling.experiment_id in newest.purged
 
     def _require(self, experiment_id: str) -> Experiment:
         found = self.find(experiment_id)

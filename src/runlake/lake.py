@@ -7,11 +7,13 @@ a new snapshot and what to do when a file of the old one is gone.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from runlake import clock, ids, schema, settings
+from runlake._lazy import lazy
 from runlake.artifacts.store import Artifacts
 from runlake.errors import (
     InvalidInputError,
@@ -21,7 +23,7 @@ from runlake.errors import (
     StorageError,
 )
 from runlake.experiments import Experiments
-from runlake.maintain import Maintain
+from runlake.maintain import House, Maintain
 from runlake.pinned import PinnedLake
 from runlake.query.engine import Query
 from runlake.query.entities import find_experiment
@@ -34,12 +36,19 @@ from runlake.writing.disabled import DisabledDrain
 from runlake.writing.drain import Drain, drains_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from runlake.query import filelist
     from runlake.query.entities import Experiment
+    from runlake.query.filelist import FileList
     from runlake.settings import Settings
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.snapshot import Snapshot
+    from runlake.upkeep import copying
+    from runlake.upkeep.passage import Copied
+else:
+    copying = lazy("runlake.upkeep.copying")
+    filelist = lazy("runlake.query.filelist")
 
 # Of so many runs that this process began or resumed, the params are remembered.
 _RUNS_REMEMBERED: Final = 1000
@@ -77,7 +86,7 @@ def open_lake(
     )
     lake = Lake(resolved, origin=origin, read_only=read_only)
     if read_only:
-        lake.refresh()
+        lake._storage.require_lake()  # noqa: SLF001 - the door of its own class
     return lake
 
 
@@ -123,7 +132,8 @@ class Lake(Questions):
         self.artifacts = Artifacts(
             self._storage, lambda run_id: self.get_run(run_id).info.experiment_id
         )
-        self.maintain = Maintain(self._storage, self._drain, self._check_writable)
+        house = House(self._check_writable, self._experiments.locate, self._bring_own, self._expire)
+        self.maintain = Maintain(self._storage, self._drain, house)
         self._rows_seen = 0
         self._params: dict[str, dict[str, str]] = {}
 
@@ -357,6 +367,100 @@ class Lake(Questions):
             folded=query.folded,
         )
 
+    def files(self, table: str, snapshot: Snapshot | None = None) -> FileList:
+        """List the Parquet files that hold a table, for Spark, Dask, Ray, Trino and others.
+
+        The list tells which rows of the files count, see `FileList`; with it another engine
+        gives the answers that `sql` gives. Compacted files stay at least for the grace of
+        vacuum, segments of open writers for a minute: where one is gone, list again.
+
+        Args:
+            table: `metrics` or `events`; every other view is folded from several.
+            snapshot: of this lake, as `lake.snapshot` returns it; None takes a new one, with
+                all that this process has logged.
+
+        Returns:
+            The files. Nothing is asked of the store but what the snapshot takes.
+
+        Raises:
+            InvalidInputError: there is no such table, or it is a snapshot of another lake.
+            NotFoundError: the lake is read-only, and nothing is there.
+            StorageError: the store cannot be read.
+
+        Example:
+            >>> lake = open_lake("memory://listed")
+            >>> with lake.start_run() as run:
+            ...     run.log({"loss": 0.5})
+            >>> [file.is_segment for file in lake.files("metrics")]
+            [True]
+        """
+        filelist.check_table(table)
+        if snapshot is None:
+            self._check_fork()
+            with self._snapshot_lock:
+                self._bring_own()
+                self._rows_seen = -1  # no answer has seen them yet
+            try:
+                snapshot = self._storage.snapshot()
+            except NotFoundError:
+                if self._read_only or self._storage.holds_others():
+                    raise
+                return filelist.FileList(table, None)
+        elif snapshot.manifest.lake != self._storage.require_lake():
+            raise InvalidInputError(f"this is a snapshot of another lake, not of {self.url}.")
+        return filelist.list_files(self._storage.fs, table, snapshot)
+
+    def copy_to(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        run_ids: Sequence[str] | None = None,
+        experiments: Sequence[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        alone: bool = False,
+        progress: Callable[[Copied], None] | None = None,
+    ) -> Copied:
+        """Bring runs with their artifacts into another lake, on any store.
+
+        Both lakes may be in use meanwhile. What is there already is left out, what has grown is
+        brought up to date, so that the same call goes on where it was ended, and may be made
+        again every night. Runs keep their ids.
+
+        Args:
+            url: the other lake, made where there is none.
+            run_ids: only these runs, by their full ids.
+            experiments: only the runs of these, by name or id. Neither: everything.
+            storage_options: of the other lake, for fsspec; None takes
+                `RUNLAKE_STORAGE_OPTIONS`.
+            alone: nobody else compacts the other lake meanwhile. Only needed on a store that
+                cannot create an object only where there is none.
+            progress: called with what was done so far.
+
+        Returns:
+            What was done; and what stayed away, with the reason.
+
+        Raises:
+            NotFoundError: there is no lake here, or no such run or experiment.
+            InvalidInputError: the address is wrong, or runs and experiments were given.
+            MissingDependencyError: the filesystem's package is not installed.
+            StateError: both are one lake, or the other place holds other things.
+            ConflictError: others changed the other lake first, time and again.
+            StorageError: a store cannot be read or written.
+            FormatError: a file is damaged, another lake's, or newer.
+        """
+        options = {} if storage_options is None else {"storage_options": storage_options}
+        resolved, _ = settings.resolve(url=os.fspath(url), **options)
+        self._bring_own()
+        wanted = None if experiments is None else [*map(self._experiments.locate, experiments)]
+        return copying.copy_lake(
+            self._storage,
+            open_storage(resolved),
+            run_ids=run_ids,
+            experiment_ids=wanted,
+            is_alone=alone,
+            progress=progress or (lambda _: None),
+        )
+
     def flush(self, timeout_s: float | None = None) -> None:
         """Return when every row that this process logged before is in the store.
 
@@ -435,6 +539,18 @@ class Lake(Questions):
             return find_experiment(query, experiment_id)
         finally:
             query.close()
+
+    def _take(self) -> Query:
+        """Take a snapshot; whoever may write has experiments compacted that are long overdue."""
+        query = super()._take()
+        if self._snapshot is not None and not self._read_only:
+            self._drain.saw(self._snapshot)
+        return query
+
+    def _expire(self) -> None:
+        """Have the next question take a new snapshot, and the next run look its name up."""
+        self._taken_s = -math.inf
+        self._experiments.forget()
 
     def _bring_own(self) -> bool:
         """Bring to the store what this process logged through any object of this lake."""

@@ -12,13 +12,12 @@ import threading
 from typing import IO, TYPE_CHECKING, Final, Literal, TypeVar, overload
 
 from runlake import clock
+from runlake._lazy import lazy
 from runlake.errors import InvalidInputError, NotFoundError
-from runlake.query import compare, entities, export, history, leaderboard, scan, search
+from runlake.query import entities, export, search
 from runlake.query.confine import Limits, Watch
 from runlake.query.curves import Curves
 from runlake.query.engine import Query
-from runlake.query.outlet import Outlet
-from runlake.query.takeout import Takeout
 from runlake.storage.tables import empty_tables
 
 if TYPE_CHECKING:
@@ -29,12 +28,21 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    from runlake.query import compare, history, leaderboard, outlet, scan, takeout
     from runlake.query.entities import Experiment, Page, RunRecord
     from runlake.query.leaderboard import Board
     from runlake.query.takeout import Export
     from runlake.settings import Settings
     from runlake.storage.engine import Storage
     from runlake.storage.snapshot import Snapshot
+else:
+    # To load these takes a tenth of what a short-lived process has; few ask all of them.
+    compare = lazy("runlake.query.compare")
+    history = lazy("runlake.query.history")
+    leaderboard = lazy("runlake.query.leaderboard")
+    outlet = lazy("runlake.query.outlet")
+    scan = lazy("runlake.query.scan")
+    takeout = lazy("runlake.query.takeout")
 
 _Answer = TypeVar("_Answer")
 _TRIES: Final = 5
@@ -171,8 +179,8 @@ class Questions:
             NotFoundError: there is no such run.
             StorageError: the target cannot be written, or the store cannot be read.
         """
-        outlet = (
-            Outlet(
+        place = (
+            outlet.Outlet(
                 target,
                 lake=self._storage.fs,
                 settings=self.settings,
@@ -181,8 +189,8 @@ class Questions:
             if isinstance(target, (str, os.PathLike))
             else target
         )
-        takeout = Takeout(outlet, what=what, form=format, run_id=run_id, artifacts=artifacts)
-        return self._ask(lambda query: takeout.write(query, self._storage.fs))
+        wanted = takeout.Takeout(place, what=what, form=format, run_id=run_id, artifacts=artifacts)
+        return self._ask(lambda query: wanted.write(query, self._storage.fs))
 
     @overload
     def search_runs(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_URL: Final = "./lake"
+_CHOICES: Final = {"mode": ("online", "disabled"), "compact": ("auto", "off")}
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 
@@ -54,6 +55,7 @@ class Settings:
         query_threads: threads that work on queries; None: one for each core.
         request_timeout_s: seconds after which a storage operation, with its retries, gives up.
         parallel_requests: greatest number of requests under way at once.
+        compact: `auto`, or `off`: no compaction starts by itself in this process.
     """
 
     url: str = _env("RUNLAKE_URL", DEFAULT_URL)
@@ -77,6 +79,7 @@ class Settings:
     query_threads: int | None = _env("RUNLAKE_QUERY_THREADS", None)
     request_timeout_s: float = _env("RUNLAKE_REQUEST_TIMEOUT_S", 30.0)
     parallel_requests: int = _env("RUNLAKE_PARALLEL_REQUESTS", 64)
+    compact: str = _env("RUNLAKE_COMPACT", "auto")
 
     @property
     def is_disabled(self) -> bool:
@@ -114,9 +117,11 @@ def resolve(
         else:
             origin[knob.name] = "default"
         _check(knob.name, values.get(knob.name))
-    if values.get("mode", "online") not in {"online", "disabled"}:
-        message = f"RUNLAKE_MODE is {values['mode']!r}; it may be 'online' or 'disabled'."
-        raise InvalidInputError(message)
+        choices = _CHOICES.get(knob.name)
+        if choices and values.get(knob.name, choices[0]) not in choices:
+            shown = " or ".join(map(repr, choices))
+            message = f"{variable} is {values[knob.name]!r}; it may be {shown}."
+            raise InvalidInputError(message)
     return Settings(**values), origin
 
 

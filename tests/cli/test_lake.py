@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,9 @@ def test_verify_of_a_sound_lake_counts_and_succeeds(
         "segment_count",
         "row_count",
         "size_bytes",
+        "table_count",
+        "table_rows",
+        "mended",
     ]
 
 
@@ -91,10 +95,50 @@ def test_verify_of_a_damaged_segment_names_it_and_fails(
     segment.write_bytes(segment.read_bytes()[:-100])
     result = ask("verify", "--lake", filled.url)
     assert result.exit_code == 1
-    assert "faults    1\n" in result.stdout
+    assert "faults       1\n" in result.stdout
     assert f"fault  damaged  {segment.relative_to(filled.url)}" in result.stdout
     (finding,) = json.loads(ask("verify", "--json", "--lake", filled.url).stdout)["findings"]
     assert list(finding) == ["key", "kind", "is_fault", "detail"]
+
+
+def test_verify_repairs_only_when_it_is_told_to_and_says_what_it_did(
+    ask: Callable[..., Result], filled: Filled
+) -> None:
+    segment = segments_of(filled.url)[-1]
+    whole = segment.read_bytes()
+    segment.chmod(0o644)
+    segment.write_bytes(whole[:-100])
+    asked = ask("verify", "--repair", "--lake", filled.url)
+    assert asked.exit_code == 2
+    assert "--yes" in asked.stderr
+    assert segment.exists()
+    key = segment.relative_to(filled.url).as_posix()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = ask("verify", "--repair", "--yes", "--json", "--lake", filled.url)
+    assert "in no other file" in result.stderr
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert [(each["deed"], each["key"]) for each in report["mended"]] == [
+        ("quarantined", key),
+        ("lost", key),
+    ]
+    assert not segment.exists()
+    aside = Path(filled.url) / "quarantine" / key
+    assert aside.read_bytes() == whole[:-100]
+    assert [each["kind"] for each in report["findings"]] == ["quarantined"]
+
+
+def test_verify_of_artifacts_finds_other_content(
+    ask: Callable[..., Result], filled: Filled
+) -> None:
+    (found,) = Path(filled.url).rglob(f"{filled.ids['alpha']}/notes/hello.txt")
+    found.chmod(0o644)
+    found.write_bytes(b"jello")
+    assert ask("verify", "--lake", filled.url).exit_code == 0
+    result = ask("verify", "--artifacts", "--lake", filled.url)
+    assert result.exit_code == 1
+    assert "fault  artifact" in result.stdout
 
 
 def test_verify_of_a_lake_without_its_lake_file_reports_it(

@@ -11,7 +11,8 @@ import pytest
 from runlake.settings import Settings
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
-from runlake.upkeep import verify
+from runlake.upkeep import findings
+from runlake.upkeep.verify import verify
 from tests.format.make_golden import ANSWERS, LAKE, QUESTIONS, age, answers
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def test_answers_do_not_hang_on_superseded_segments(golden: Path) -> None:
     storage = Storage(LocalFilesystem(golden), Settings())
     superseded = [
         finding.key
-        for finding in verify.verify(storage.fs).findings
-        if finding.kind == verify.SUPERSEDED
+        for finding in verify(storage.fs).findings
+        if finding.kind == findings.SUPERSEDED
     ]
     assert len(superseded) == 5
     storage.fs.delete_many(superseded)
@@ -49,9 +50,9 @@ def test_answers_do_not_hang_on_superseded_segments(golden: Path) -> None:
 
 
 def test_lake_is_sound(golden: Path) -> None:
-    report = verify.verify(LocalFilesystem(golden))
+    report = verify(LocalFilesystem(golden))
     assert report.is_sound
-    assert {finding.kind for finding in report.findings} == {verify.SUPERSEDED}
+    assert {finding.kind for finding in report.findings} == {findings.SUPERSEDED}
 
 
 def test_snapshot_holds_the_manifest_that_consumed_nothing(golden: Path) -> None:

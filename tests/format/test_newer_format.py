@@ -13,7 +13,7 @@ from runlake.settings import Settings
 from runlake.storage import layout
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
-from runlake.upkeep import verify
+from runlake.upkeep.verify import verify
 from tests.format.make_golden import LAKE
 from tests.storage.lakes import named, segment
 
@@ -79,7 +79,7 @@ def test_newer_lake_file_stops_a_writer_and_stays(golden: Path) -> None:
 def test_newer_files_are_no_fault_of_the_lake(golden: Path) -> None:
     for key in (layout.manifest(2), SEGMENT, CLAIM):
         spoil(golden, key)
-    report = verify.verify(LocalFilesystem(golden))
+    report = verify(LocalFilesystem(golden))
     assert report.is_sound
     found = {finding.key for finding in report.findings if finding.kind == "newer"}
     assert found == {layout.manifest(2), SEGMENT, CLAIM}

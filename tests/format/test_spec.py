@@ -21,7 +21,7 @@ from runlake.settings import Settings
 from runlake.storage import layout, manifest, names, segments, snapshot, state, table_files
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
-from runlake.upkeep import table_writer, vacuum, work
+from runlake.upkeep import GRACE_S, ripe, table_writer, vacuum
 from runlake.writing import columns, drain, journal, lanes, pages, records, writer
 from tests.format import spec
 from tests.format.make_golden import LAKE, age
@@ -180,14 +180,16 @@ def test_columns_of_a_tables_state_are_those_of_the_state(name: str) -> None:
 
 
 def test_numbers_about_tables_in_the_text_are_the_codes() -> None:
-    text = spec.text()
+    text = " ".join(spec.text().split())
     for words in (
         f"of {table_files.METRICS.group_rows // table_writer.LONG_SHARE:,} rows or more",
         f"its `str` has {table_writer.GROUP_TEXT_BYTES:,} bytes",
+        f"both have less than {table_writer.FEW_ROWS:,} rows",
         f"once it has {table_writer.FILE_BYTES:,} bytes",
         f"at {table_writer.MOST_FILE_BYTES:,} bytes anywhere",
-        f"until it is {work.QUIET_S} s old",
-        f"The *grace* is {vacuum.GRACE_S:,.0f} s",
+        f"until it is {ripe.QUIET_S} s old",
+        f"unless it has {ripe.SEALED_BYTES:,} bytes",
+        f"The *grace* is {GRACE_S:,.0f} s",
         f"if {vacuum.KEPT_MANIFESTS} are newer",
     ):
         assert words in text

@@ -44,6 +44,25 @@ def test_starting_a_run_loads_no_query_engine(tmp_path: Path) -> None:
     assert loaded_after(script, tmp_path) & {"duckdb", "pandas", "polars"} == set()
 
 
+def test_asking_a_compacted_lake_loads_no_pandas(tmp_path: Path) -> None:
+    made = """
+import runlake
+with runlake.start_run():
+    runlake.log_param("lr", 0.1)
+    runlake.log_metric("loss", 0.5)
+lake = runlake.open()
+lake.maintain.compact()
+"""
+    run_python("-c", made, folder=tmp_path)
+    asked = """
+import runlake
+lake = runlake.open(read_only=True)
+assert lake.leaderboard("loss").height == 1
+assert lake.search_runs("params.lr > 0.05", order_by=["metrics.loss"]).height == 1
+"""
+    assert loaded_after(asked, tmp_path) & {"pandas", "pyarrow.dataset"} == set()
+
+
 def test_asking_which_runs_are_best_loads_no_pandas(tmp_path: Path) -> None:
     script = """
 import runlake

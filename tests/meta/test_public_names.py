@@ -95,7 +95,8 @@ def test_public_names_are_pinned() -> None:
 def test_public_names_stay_few() -> None:
     assert len(runlake.__all__) <= 70
     assert len(public(runlake.Run)) <= 30
-    assert len(public(runlake.Lake)) <= 25
+    # Of these two move a lake or hand it to other engines: `copy_to` and `files`.
+    assert len(public(runlake.Lake)) <= 27
 
 
 def test_type_checkers_see_every_name() -> None:

@@ -267,7 +267,7 @@ class World:
         assert not params or max(params.values()) == 1
         assert self.due_params <= set(params)
         if not self.twins:
-            _check_states(rows, tables.summaries)
+            _check_states(rows, tables.summaries.table())
 
     def settle(self) -> None:
         """End well: all is served, recovered and read; and recovering again changes nothing."""

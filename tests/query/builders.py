@@ -7,10 +7,14 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from runlake.storage.segments import segment_schema
+from runlake.storage.states import StateRows
+from runlake.storage.table_files import FACTS, SUMMARIES
 from runlake.storage.tables import (
     PointFile,
     SnapshotTables,
@@ -85,8 +89,8 @@ def snapshot(
         homes = {row["writer"]: row["experiment_id"] for row in [*rows, *states]}
         writers = [writer_row(name, home) for name, home in homes.items()]
     return SnapshotTables(
-        facts=pa.Table.from_pylist(rows, schema=facts_schema()),
-        summaries=pa.Table.from_pylist(states, schema=summaries_schema()),
+        facts=StateRows(pa.Table.from_pylist(rows, schema=facts_schema())),
+        summaries=StateRows(pa.Table.from_pylist(states, schema=summaries_schema())),
         writers=pa.Table.from_pylist(list(writers), schema=writers_schema()),
         lake_events=pa.Table.from_pylist(list(lake_events), schema=lake_events_schema()),
         points=points,
@@ -188,3 +192,87 @@ def write_points(
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
     return PointFile(str(path), writer, experiment_id, first, skip_rows)
+
+
+class Pieces:
+    """Rows of a state as a compacted file has them, which notes what is read of them.
+
+    Attributes:
+        experiment_id: the partition.
+        reads: for each row group that was read, its number and the columns.
+    """
+
+    def __init__(
+        self, experiment_id: str, table: pa.Table, order: Sequence[str], size: int
+    ) -> None:
+        """Sort rows, and cut them into row groups.
+
+        Args:
+            experiment_id: the partition.
+            table: its rows.
+            order: what they are sorted by; a change of kind ends a row group.
+            size: most rows of a row group.
+        """
+        self.experiment_id = experiment_id
+        self.reads: list[tuple[int, tuple[str, ...]]] = []
+        listed = sorted(table.to_pylist(), key=lambda row: tuple(row[name] for name in order))
+        self._groups: list[list[dict[str, Any]]] = []
+        for row in listed:
+            group = self._groups[-1] if self._groups else []
+            if not group or len(group) == size or group[-1].get("kind") != row.get("kind"):
+                self._groups.append([])
+            self._groups[-1].append(row)
+        self._schema = table.schema
+
+    @property
+    def rows(self) -> list[int]:
+        """The rows of each row group."""
+        return [len(group) for group in self._groups]
+
+    def spans(self, name: str) -> list[tuple[Any, Any] | None]:
+        """Return the least and greatest value of a column in each row group."""
+        return [
+            (min(row[name] for row in group), max(row[name] for row in group))
+            for group in self._groups
+        ]
+
+    def read(self, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
+        """Return some columns of some row groups, and note it."""
+        self.reads += [(group, tuple(names)) for group in groups]
+        wanted = pa.schema([self._schema.field(name) for name in names])
+        return pa.concat_tables(
+            pa.Table.from_pylist(
+                [{name: row[name] for name in names} for row in self._groups[group]], schema=wanted
+            )
+            for group in groups
+        )
+
+
+def compacted(
+    tables: SnapshotTables, *, size: int = 4, live: int = 0
+) -> tuple[SnapshotTables, dict[str, list[Pieces]]]:
+    """Return a snapshot of which most states lie in compacted files.
+
+    Args:
+        tables: the snapshot; every state is in live segments.
+        size: most rows of a row group.
+        live: this one of so many rows stays live.
+
+    Returns:
+        The snapshot, and the files of `facts` and `summaries`.
+    """
+    files: dict[str, list[Pieces]] = {}
+    states = {}
+    for table in (FACTS, SUMMARIES):
+        rows = getattr(tables, table.name).table()
+        place = np.arange(rows.num_rows)
+        stays = pa.array(place % live == 0) if live else pa.array(np.zeros(len(place), bool))
+        gone = rows.filter(pc.invert(stays))
+        homes = sorted(set(gone["experiment_id"].to_pylist()))
+        files[table.name] = [
+            Pieces(home, gone.filter(pc.equal(gone["experiment_id"], home)), table.order, size)
+            for home in homes
+        ]
+        states[table.name] = StateRows(rows.filter(stays), files[table.name], hidden=tables.purged)
+    found = replace(tables, facts=states[FACTS.name], summaries=states[SUMMARIES.name])
+    return found, files

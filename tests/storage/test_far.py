@@ -104,7 +104,7 @@ def test_search_over_500_segments_costs_two_listings_a_gather_and_later_two_list
     slow = SlowFilesystem(sweep, latency_s=LATENCY_S)
     slow.url = "far://sweep"  # in memory, all tests would share one cache
     counting = CountingFilesystem(slow)
-    lake = open_lake(counting, refresh_s=3600.0, cache=str(tmp_path))
+    lake = open_lake(counting, refresh_s=3600.0, cache=str(tmp_path), compact="off")
     found = lake.search_runs(QUESTION, order_by=ORDER, limit=20)
     assert found.height == 20
     # The lake's id, the event of the experiment, and each live segment.
@@ -121,7 +121,7 @@ def test_search_over_500_segments_costs_two_listings_a_gather_and_later_two_list
     assert slow.waited_s == pytest.approx(2 * LATENCY_S)
     # Another process finds in the cache what the first one has fetched.
     counting.reset()
-    other = open_lake(counting, refresh_s=3600.0, cache=str(tmp_path))
+    other = open_lake(counting, refresh_s=3600.0, cache=str(tmp_path), compact="off")
     assert other.search_runs(QUESTION, order_by=ORDER, limit=20).equals(found)
     assert counting.requests == {"LIST": 2, "GET": 1}
 

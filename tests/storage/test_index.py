@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runlake.storage.index import PointIndex
+from runlake.storage.states import StateRows
 from runlake.storage.tables import summaries_schema
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def index_of(segments: list[Segment], *, known: bool = True) -> PointIndex:
     names = ("writer", "run_id", "key", "n")
     listed = [dict(zip(names, row, strict=True)) for row in rows]
     wanted = pa.schema([summaries_schema().field(name) for name in names])
-    return PointIndex(pa.Table.from_pylist(listed, schema=wanted), counts if known else None)
+    states = StateRows(pa.Table.from_pylist(listed, schema=wanted))
+    return PointIndex(states, counts if known else None)
 
 
 @settings(deadline=None)
@@ -88,7 +90,7 @@ def test_index_of_what_compaction_left_misses_no_segment(
     whole = index_of(segments)
     counts = whole._counts or []
     cut = sum(counts[:gone])
-    index = PointIndex(whole._summaries.slice(cut), counts[gone:])
+    index = PointIndex(StateRows(whole._summaries.table().slice(cut)), counts[gone:])
     expected = {n for n, of in enumerate(segments[gone:]) if of.holds(run_ids, keys)}
     assert expected <= set(index.places(index.rows(run_ids, keys)))
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from runlake.errors import StorageError
-from runlake.storage import localfs
+from runlake.storage import layout, localfs
 from runlake.storage.fs import Range
 from runlake.storage.localfs import LocalFilesystem
 
@@ -206,3 +206,19 @@ def test_now_is_the_disks_clock(lake: LocalFilesystem, monkeypatch: pytest.Monke
     assert abs(lake.now_us() - lake.list("")[0].time_us) < 5_000_000
     assert [entry.key for entry in lake.list("")] == ["a"]
     assert [file.name for file in Path(lake.url).iterdir()] == ["a"]
+
+
+def test_folders_of_artifacts_go_with_the_last_of_them(tmp_path: Path) -> None:
+    fs = LocalFilesystem(tmp_path / "lake")
+    keys = [f"{layout.artifacts('exp', 'run')}{name}" for name in ("a", "plots/b", "plots/c")]
+    for key in keys:
+        fs.put(key, b"data")
+    fs.put(f"{layout.artifacts('exp', 'other')}a", b"data")
+    fs.put("log/experiment_id=exp/object", b"data")
+    fs.delete_many([*keys[:2], "log/experiment_id=exp/object"])
+    assert [entry.key for entry in fs.list("artifacts/exp/run/")] == keys[2:]
+    fs.delete_many(keys)
+    assert [item.name for item in (tmp_path / "lake/artifacts/exp").iterdir()] == ["other"]
+    assert (tmp_path / "lake/log/experiment_id=exp").is_dir()
+    fs.put(keys[1], b"again")
+    assert fs.get(keys[1]) == b"again"

@@ -123,7 +123,9 @@ def test_purged_run_is_not_shown(filesystem: Filesystem, tmp_path: Path) -> None
     assert read.summaries["run_id"].to_pylist() == ["run-2"]
 
 
-def test_tables_of_an_unknown_kind_are_refused_not_left_out(filesystem: Filesystem, tmp_path: Path) -> None:
+def test_tables_of_an_unknown_kind_are_refused_not_left_out(
+    filesystem: Filesystem, tmp_path: Path
+) -> None:
     storage = storage_on(filesystem, tmp_path)
     put_manifest(storage, tables={"runs": (TableFile("tables/x", 1, 1, "exp", "a", "b"),)})
     with pytest.raises(NewerFormatError, match=r"does not know \(runs\)"):

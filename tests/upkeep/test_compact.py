@@ -22,8 +22,9 @@ from runlake.storage.table_files import METRICS, TABLES, read_header
 from runlake.testing.filesystems import Call, Wrapper
 from runlake.upkeep import commit, compact, work
 from runlake.upkeep.compact import Compactor, shard_of
+from runlake.upkeep.ripe import QUIET_S
 from runlake.upkeep.vacuum import vacuum
-from runlake.upkeep.work import QUIET_S, Compacted, Limits
+from runlake.upkeep.work import Compacted, Limits
 from tests.storage.curves import put_columns
 from tests.storage.lakes import EXPERIMENT
 from tests.upkeep import bounded
@@ -187,9 +188,11 @@ def test_a_lake_on_any_store_is_compacted_merged_and_vacuumed(filesystem: Filesy
 
 
 def curve(number: int, count: int, *, closes: bool = True, run: str = "run-a") -> MadeWriter:
-    """Return a writer of one curve."""
+    """Return a writer of one curve; one that does not close begins with the status of its run."""
     rows = [point(run, "loss", step, float(step)) for step in range(count)]
-    return MadeWriter(number, [*rows, said("", schema.CLOSE, at=count)] if closes else rows)
+    if closes:
+        return MadeWriter(number, [*rows, said("", schema.CLOSE, at=count)])
+    return MadeWriter(number, [said(run, schema.STATUS, "", schema.RUNNING, at=0), *rows[1:]])
 
 
 def lake_of(fs: Filesystem, *made: tuple[MadeWriter, list[int]]) -> None:
@@ -428,21 +431,26 @@ def test_a_store_on_which_two_could_win_is_refused_unless_nobody_else_compacts(
     assert Compactor(Unsafe(memory), lake=LAKE, is_alone=True).compact(EXPERIMENT).rows == 4
 
 
+def take_one_segment(fs: Filesystem) -> None:
+    """Commit a compaction of one segment, as a compactor with little memory does."""
+    snapshot = Snapshots(fs, lake=LAKE).take([EXPERIMENT])
+    change = work.Work(fs, EXPERIMENT, Limits(budget_bytes=1)).next_change(snapshot)
+    assert change is not None
+    assert commit.Committer(fs, lake=LAKE).commit(change, snapshot.manifest) is not None
+
+
 def test_whoever_is_overtaken_time_and_again_gives_up_without_harm(
-    memory: MemoryFilesystem,
+    memory: MemoryFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer, last = curve(1, 40), 1
-    lake_of(memory, (writer, [0, 1]))
+    monkeypatch.setattr(work, "_LEAST_BATCH_BYTES", 1)
+    writer = curve(1, 20)
+    lake_of(memory, (writer, list(range(21))))
 
     @final
     class Overtaken(Wrapper):
         def around(self, call: Call, action: Callable[[], T]) -> T:
-            nonlocal last
             if call.verb == "put_absent":
-                compactor(memory).compact(EXPERIMENT)
-                for _ in range(2):
-                    last += 1
-                    writer.put(memory, last, last)
+                take_one_segment(memory)
             return action()
 
     slow = Overtaken(memory)
@@ -452,7 +460,24 @@ def test_whoever_is_overtaken_time_and_again_gives_up_without_harm(
     with pytest.raises(ConflictError, match="others changed it first"):
         losing.compact(EXPERIMENT)
     assert len(set(pauses)) > 1
-    assert held(memory) == expected([(writer, last)])
+    assert held(memory) == expected([(writer, 20)])
+
+
+def test_what_comes_while_a_compaction_is_at_work_is_left_to_the_next(
+    memory: MemoryFilesystem,
+) -> None:
+    writer, last = curve(1, 20), 3
+    lake_of(memory, (writer, [1, 3]))
+
+    def go_on(_: Compacted) -> None:
+        nonlocal last
+        last += 1
+        writer.put(memory, last, last)
+
+    keeper = Compactor(memory, lake=LAKE, progress=go_on)
+    assert keeper.compact(EXPERIMENT).commits == 1
+    assert live(memory) == ["1:4-4"]
+    assert held(memory) == expected([(writer, 4)])
 
 
 def test_progress_is_told_after_each_commit(

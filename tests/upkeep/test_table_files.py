@@ -166,6 +166,29 @@ def test_a_row_group_ends_before_it_holds_too_much_text(tmp_path: Path) -> None:
     assert group_sizes(made) == [3, 3, 2]
 
 
+def test_facts_of_many_runs_are_in_row_groups_of_one_kind_each(tmp_path: Path) -> None:
+    counts = {"close": 3, "delete": 2, "param": 40_000, "run": 4_000, "status": 600, "tag": 5}
+    rows = [
+        {"writer": "w", "run_id": f"{number:06d}", "kind": kind, "key": "k", "clock": 1, "seq": 1}
+        for kind, count in counts.items()
+        for number in range(count)
+    ]
+    whole = table_of(FACTS, rows)
+    (written,) = write(FACTS, cut_in_two(whole, 20_000), tmp_path)
+    footer = pq.read_metadata(written.path)
+    groups = range(footer.num_row_groups)
+    said: list[Any] = [footer.row_group(group).column(2).statistics for group in groups]
+    assert [(each.min, each.max) for each in said] == [
+        ("close", "delete"),  # of few rows
+        ("param", "param"),
+        ("param", "param"),
+        ("run", "run"),
+        ("status", "status"),
+        ("tag", "tag"),
+    ]
+    assert (written.least, written.greatest) == ("000000", "039999")
+
+
 def test_files_end_between_runs_once_they_are_large_and_anywhere_at_the_limit(
     tmp_path: Path,
 ) -> None:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from runlake.storage.layout import TableName
 from runlake.storage.manifest import TableFile
-from runlake.storage.table_files import METRICS
-from runlake.upkeep.tiers import SETTLED_BYTES, _settled, due
+from runlake.storage.table_files import FACTS, METRICS
+from runlake.upkeep.tiers import SETTLED_BYTES, _settled, due, sources
 
 _KIB = 1 << 10
 
@@ -51,6 +51,19 @@ def test_large_files_that_overlap_no_other_are_left_alone() -> None:
     assert chosen(files, is_full=True) == []
     both = [*files, file(70, size=_KIB, least="run-03", greatest="run-04")]
     assert sorted(chosen(both, is_full=True)) == [3, 4, 70]
+
+
+def test_files_of_facts_are_read_each_by_itself_and_count_less() -> None:
+    files = [
+        file(number, size=SETTLED_BYTES - 1, least=f"{part:02d}")
+        for number in (1, 2)
+        for part in range(12)
+    ]
+    runs = due(FACTS, files, most_runs=4, is_full=True)
+    assert [len(run.files) for run in runs] == [12, 12]
+    assert [len(run.files) for run in sources(FACTS, runs)] == [1] * 24
+    assert sources(METRICS, runs) == list(runs)
+    assert due(FACTS, files, most_runs=3, is_full=True) == ()
 
 
 def test_a_full_merge_takes_whatever_is_not_settled() -> None:

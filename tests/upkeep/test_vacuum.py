@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, TypeVar, final
 
 import pytest
 
-from runlake import clock, ids
+from runlake import clock, ids, schema
 from runlake.errors import FormatError
 from runlake.storage import layout, manifests
 from runlake.storage.memoryfs import MemoryFilesystem
@@ -21,6 +21,7 @@ from tests.upkeep.made import (
     held,
     make_lake,
     point,
+    said,
 )
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ def memory(time: Time) -> Iterator[MemoryFilesystem]:
 
 
 def writer_of(number: int, count: int = 20) -> MadeWriter:
-    """Return a writer of one curve."""
-    return MadeWriter(number, [point("run", "loss", step, 1.0) for step in range(count)])
+    """Return a writer of one curve, which goes on."""
+    begun = said("run", schema.STATUS, "", schema.RUNNING, at=0)
+    points = [point("run", "loss", step, 1.0) for step in range(1, count)]
+    return MadeWriter(number, [begun, *points])
 
 
 def removed(found: Vacuumed) -> dict[str, str]:
@@ -86,13 +89,13 @@ def test_a_dry_run_says_what_would_go_and_how_many_bytes(memory: MemoryFilesyste
     keys = [writer.put(memory, 0, 1), writer.put(memory, 2, 3), writer.put(memory, 4, 5)]
     compactor(memory).compact(EXPERIMENT)
     before = {entry.key: entry.size_bytes for entry in memory.list("")}
-    said = vacuum(memory, lake=LAKE, grace_s=0)
-    assert said.is_dry_run
+    found = vacuum(memory, lake=LAKE, grace_s=0)
+    assert found.is_dry_run
     assert {entry.key for entry in memory.list("")} == before.keys()
-    assert removed(said) == dict.fromkeys(map(last_part, keys[:2]), "consumed")
-    assert said.size_bytes == sum(before[key] for key in keys[:2])
+    assert removed(found) == dict.fromkeys(map(last_part, keys[:2]), "consumed")
+    assert found.size_bytes == sum(before[key] for key in keys[:2])
     done = tidy(memory, grace_s=0)
-    assert (done.removed, done.is_dry_run) == (said.removed, False)
+    assert (done.removed, done.is_dry_run) == (found.removed, False)
     assert before.keys() - {entry.key for entry in memory.list("")} == set(keys[:2])
     assert held(memory) == expected([(writer, 5)])
 
@@ -209,6 +212,31 @@ def test_a_file_that_the_newest_manifest_names_and_that_is_missing_stops_all(
     before = memory.list("")
     with pytest.raises(FormatError, match=f"ALARM: .*{gone}"):
         tidy(memory, grace_s=0)
+    assert memory.list("") == before
+
+
+def test_a_missing_file_stops_all_also_where_a_commit_of_others_comes_between(
+    memory: MemoryFilesystem,
+) -> None:
+    for number, experiment in enumerate([EXPERIMENT, "other"], 1):
+        writer = MadeWriter(number, [point("run-a", "loss", 0, 1.0)] * 4, experiment)
+        writer.put(memory, 0, 1)
+        writer.put(memory, 2, 3)
+    compactor(memory).compact(EXPERIMENT)
+    gone = min(manifests.newest(memory, lake=LAKE).paths())
+    memory.delete_many([gone])
+    before: list[object] = []
+
+    @final
+    class Committing(Wrapper):
+        def around(self, call: Call, action: Callable[[], T]) -> T:
+            if call == Call("get_ranges", (gone,)):
+                compactor(memory).compact("other")
+                before.extend(memory.list(""))
+            return action()
+
+    with pytest.raises(FormatError, match=f"ALARM: .*{gone}"):
+        tidy(Committing(memory), grace_s=0)
     assert memory.list("") == before
 
 

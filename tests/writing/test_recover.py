@@ -276,5 +276,22 @@ def test_run_without_a_word_on_its_status_is_counted_whole_after_a_seal(
     still.die()
     [_] = _recover(still, storage)
     _, tables = storage.read()
-    counts = tables.summaries.select(["n", "sum"]).to_pylist()
-    assert max(counts, key=lambda row: row["n"]) == {"n": 160, "sum": sum(range(160))}
+    latest = max(tables.summaries.to_pylist(), key=lambda row: int(row["n"]))
+    assert (latest["n"], latest["sum"]) == (160, sum(range(160)))
+
+
+def test_writer_that_died_while_it_tidied_up_is_not_ended_again(
+    still: StillDrain, storage: Storage, settings: Settings
+) -> None:
+    run = start_run(still, settings)
+    run.log_metric("loss", 0.0, 0)
+    with still._lock:
+        still._end(still._lanes[0])
+    [lane] = still._lanes
+    lane.writer.upload(storage, seal=True)  # and dies before it deletes its journal
+    still.die()
+    [found] = _recover(still, storage)
+    assert (found.problem, found.killed_runs, found.rows) == (None, (), 0)
+    rows = read_all(storage.fs, settings)
+    assert [row.kind for row in rows].count(schema.CLOSE) == 1
+    assert _words(rows) == [schema.RUNNING]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from runlake._version import __version__
-from runlake.cli import demo, history, lake, query, runs
+from runlake.cli import demo, history, lake, query, runs, upkeep
 from runlake.cli._options import Options, lake_option
 from runlake.cli._output import talk
 from runlake.errors import RunlakeError, RunlakeWarning
@@ -40,7 +40,8 @@ _STOPPED: Final = 130  # as shells say it of Ctrl-C
 _EPILOG: Final = """\b
 Exit codes:
   0  done
-  1  done, and something is wrong: `verify` found faults, `recover` left a journal
+  1  done, and something is left: `verify` found faults, `recover` left a journal,
+     `compact` or `copy` a problem, `purge` bytes that it cannot reach
   2  the call is wrong: an option, a filter, a query, a name that fits several runs
   3  no such lake, run or experiment
   4  the lake is not in a state that allows this
@@ -117,5 +118,6 @@ for _command in (
     *query.COMMANDS,
     *history.COMMANDS,
     *lake.COMMANDS,
+    *upkeep.COMMANDS,
 ):
     main.add_command(_command)

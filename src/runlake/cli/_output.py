@@ -84,6 +84,24 @@ def talk(message: str) -> None:
     click.echo(message, err=True)
 
 
+def ask_first(question: str, *, is_sure: bool) -> None:
+    """Ask a person; a program has to be sure.
+
+    Args:
+        question: for the person.
+        is_sure: do not ask.
+
+    Raises:
+        UsageError: there is nobody to ask.
+    """
+    if is_sure:
+        return
+    if not sys.stdin.isatty():
+        message = f"{question} There is nobody to ask: give --yes."
+        raise click.UsageError(message)
+    click.confirm(question, abort=True, err=True)
+
+
 def style(shown: str, **how: Any) -> str:  # noqa: ANN401 - those of click.style
     """Colour text, where there are colours."""
     is_meant = any(value is not None for value in how.values())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runlake import questions
     from runlake.lake import Lake
     from runlake.query import listing
-    from runlake.upkeep.verify import Report
+    from runlake.upkeep.findings import Report
     from runlake.writing import recover
 else:
     listing = lazy("runlake.query.listing")
@@ -148,14 +148,27 @@ def _print_info(about: dict[str, Any]) -> None:
 
 
 @click.command("verify")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Rebuild a manifest that is lost, and move what is broken to quarantine/; asks first.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--artifacts", is_flag=True, help="Check the content of every artifact too.")
 @shared_options
 @click.pass_context
-def _verify(context: click.Context) -> None:
-    """Check every file of the lake, and mend nothing; the exit code is 1 if one is at fault."""
+def _verify(context: click.Context, *, repair: bool, yes: bool, artifacts: bool) -> None:
+    """Check every file of the lake; the exit code is 1 if one is at fault.
+
+    Nothing is mended without --repair, and nothing is ever deleted.
+    """
     options = context.ensure_object(Options)
     # Not opened for reading, which needs a lake that is well.
     with options.open(read_only=False) as lake:
-        report = lake.maintain.verify()
+        if repair:
+            question = f"Move what is broken in {lake.url} to quarantine, and rebuild its manifest?"
+            _output.ask_first(question, is_sure=yes)
+        report = lake.maintain.verify(repair=repair, artifacts=artifacts)
         url, settings = lake.url, lake.settings
         if report.lake is None and not report.segment_count:
             options.open().close()  # says what is there instead
@@ -180,7 +193,10 @@ def _report(report: Report) -> dict[str, Any]:
         "segment_count": report.segment_count,
         "row_count": report.row_count,
         "size_bytes": report.size_bytes,
+        "table_count": report.table_count,
+        "table_rows": report.table_rows,
         "findings": [{name: getattr(each, name) for name in _FINDING} for each in report.findings],
+        "mended": [dataclasses.asdict(each) for each in report.mended],
     }
 
 
@@ -193,10 +209,21 @@ def _print_report(url: str, report: Report) -> None:
             ("objects", report.object_count),
             ("segments", report.segment_count),
             ("rows", report.row_count),
+            ("table files", report.table_count),
+            ("table rows", report.table_rows),
             ("size", _output.size(report.size_bytes)),
             ("faults", faults),
         ]
     )
+    if report.mended:
+        _output.print_heading("mended")
+        _output.print_table(
+            [
+                Column("deed", [each.deed for each in report.mended]),
+                Column("key", [each.key for each in report.mended]),
+                Column("detail", [each.detail for each in report.mended]),
+            ]
+        )
     if report.findings:
         _output.print_heading("findings")
         _output.print_table(

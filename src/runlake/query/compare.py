@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runlake.query.engine import Query
-    from runlake.query.held import Held
+    from runlake.query.held import Holding
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
@@ -192,10 +192,10 @@ def _tags(query: Query, places: NDArray[np.int64]) -> _Cells:
     return _texts(query.folded.tags, places, kind="tag")
 
 
-def _texts(held: Held, places: NDArray[np.int64], *, kind: str) -> _Cells:
+def _texts(holding: Holding, places: NDArray[np.int64], *, kind: str) -> _Cells:
     """Return what runs hold as text by key."""
     cells = _blank(len(places))
-    for number, key, row in _read(held, places, ["value"]):
+    for number, key, row in _read(holding, places, ["value"]):
         cells[_Label(kind, key)][number] = row["value"]
     return cells
 
@@ -234,9 +234,10 @@ def _blank(count: int) -> defaultdict[_Label, list[str | None]]:
 
 
 def _read(
-    held: Held, places: NDArray[np.int64], columns: list[str]
+    holding: Holding, places: NDArray[np.int64], columns: list[str]
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield what runs hold: the number of the run, the key, and the values."""
+    held = holding.about(places)
     rows = held.of_runs(places)
     numbers = {place: number for number, place in enumerate(places.tolist())}
     keys: list[Any] = held.names.take(arrays.numbers(held.keys[rows])).to_pylist()

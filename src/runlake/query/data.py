@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runlake.query.engine import Query
-    from runlake.query.held import Held
+    from runlake.query.held import Holding
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
@@ -61,7 +61,8 @@ def read_data(
 
 
 def _read_held(query: Query, name: str, wanted: NDArray[np.int64]) -> pa.Table:
-    held: Held = getattr(query.folded, name)
+    holding: Holding = getattr(query.folded, name)
+    held = holding.about(wanted)
     rows = held.of_runs(wanted)
     rows = rows[np.argsort(held.ranks[held.keys[rows]], kind="stable")]
     is_metric = name == "metrics"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from runlake.query.confine import Limits, Watch
     from runlake.query.folded import Folded
-    from runlake.query.held import Held
+    from runlake.query.held import Holding
     from runlake.storage.tables import PointFile, SnapshotTables
 else:
     duckdb = lazy("duckdb")
@@ -233,7 +233,7 @@ class Database:
 
     def _set_out(self, column: KeyColumn, name: str) -> None:
         """Make the table of one key."""
-        held, statistic = self._held(f"{column.entity}s"), column.statistic
+        held, statistic = self._holding(f"{column.entity}s"), column.statistic
         if column.entity == "metric":
             step = [f"{statistic}_step"] if statistic in STEPPED else []
             rows = held.column(column.key, [statistic, *step])
@@ -244,9 +244,9 @@ class Database:
             rows = held.column(column.key, COLUMNS[f"{column.entity}s"])
         self._over({"key": rows}, f"CREATE TABLE {name} AS FROM source_key", {})
 
-    def _held(self, name: str) -> Held:
-        held: Held = getattr(self._folded, name)
-        return held
+    def _holding(self, name: str) -> Holding:
+        holding: Holding = getattr(self._folded, name)
+        return holding
 
     def _source(self, name: str) -> pa.Table:
         """Return what a fold's statement calls `source_<name>`."""
@@ -255,15 +255,18 @@ class Database:
         if name in {"writers", "lake_events"}:
             found: pa.Table = getattr(self.tables, name)
             return found
-        if name == "births":
-            return self._folded.births
+        if name in {"births", "purged"}:
+            purged = pa.table({"id": arrays.strings(self.tables.purged)})
+            return purged if name == "purged" else self._folded.births
         if name == "runs":
             runs = self._folded.runs
             return runs.append_column("place", arrays.numbers(np.arange(runs.num_rows)))
         if name == "maps":
             columns = {"params": "value", "metrics": "last", "tags": "value"}
-            return pa.table({held: self._held(held).maps(of) for held, of in columns.items()})
-        return self._held(name).table(COLUMNS[name])
+            return pa.table(
+                {held: self._holding(held).whole.maps(of) for held, of in columns.items()}
+            )
+        return self._holding(name).whole.table(COLUMNS[name])
 
 
 def _point_table(points: Sequence[PointFile]) -> pa.Table:

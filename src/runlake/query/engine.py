@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runlake._lazy import lazy
+from runlake._lazy import ahead, lazy, need
 from runlake.errors import InvalidInputError, StorageError
 from runlake.query.confine import BATCH_ROWS, UNHURRIED, Limits, Watch, out_of_memory
 from runlake.query.database import Database
@@ -205,6 +205,12 @@ class Query:
                     self._files[table] = self.tables.row_files(table)
                 found |= dict.fromkeys(self._files[table])
         return tuple(found)
+
+    def begin(self) -> None:
+        """Fold the runs, and load meanwhile what answers take: as long as half of the folding."""
+        need("pyarrow.compute")  # which folding takes, and which would wait for the others
+        ahead("duckdb", "polars")
+        self.folded.runs  # noqa: B018 - folded once, when it is first asked for
 
     def close(self) -> None:
         """Free the memory; the next question takes it again."""

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from runlake import schema
 from runlake._lazy import lazy
-from runlake.query.held import Held
-from runlake.query.summaries import SummaryFold
+from runlake.query.held import Held, Holding, Selected
+from runlake.query.summaries import SummaryFold, read_columns
 from runlake.storage import arrays
-from runlake.storage.standing import Coded, coded, standing
+from runlake.storage.standing import Coded, occurs_once, standing
+from runlake.storage.states import StateRows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -40,12 +41,15 @@ else:
     pc = lazy("pyarrow.compute")
 
 _SOURCE_TAG: Final = "mlflow.source.name"
+# Kinds of which a run may have any number; they are read where a question needs them.
+_HELD: Final = (schema.PARAM, schema.TAG, schema.INPUT)
+_NEVER: Final = 2**63 - 1
 
 
 class _Facts(NamedTuple):
     """The facts, texts as numbers."""
 
-    table: pa.Table
+    homes: Coded
     runs: Coded
     kinds: Coded
     keys: Coded
@@ -55,6 +59,7 @@ class _Facts(NamedTuple):
     kind_starts: NDArray[np.int64]
     clocks: NDArray[np.int64]
     seqs: NDArray[np.int64]
+    numbers: pa.Array[Any]
     texts: pa.StringArray
 
     def rows(self, kind: str, *, key: str | None = None) -> NDArray[np.int64]:
@@ -77,10 +82,10 @@ class _Facts(NamedTuple):
         return rows[standing(groups, order, latest=latest)]
 
     def values(self, column: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
-        """Return `str` or `num` of some rows."""
-        whole = self.texts if column == "str" else self.table[column].combine_chunks()
-        found: pa.Array[Any] = whole.take(arrays.numbers(rows))
-        return found
+        """Return `str`, `num` or `clock` of some rows."""
+        if column == "clock":
+            return arrays.numbers(self.clocks[rows])
+        return {"str": self.texts, "num": self.numbers}[column].take(arrays.numbers(rows))
 
 
 class _Writers(NamedTuple):
@@ -116,84 +121,143 @@ class Folded:
     def births(self) -> pa.Table:
         """The earliest clock of each experiment that has runs: `experiment_id`, `clock`."""
         facts = self._facts
-        homes = coded(facts.table["experiment_id"])
+        homes = facts.homes
         is_run = facts.runs.codes != facts.runs.code_of("")
-        clocks = np.full(len(homes.values), np.iinfo(np.int64).max)
+        clocks = np.full(len(homes.values), _NEVER)
         np.minimum.at(clocks, homes.codes[is_run], facts.clocks[is_run])
-        found = np.flatnonzero(clocks < np.iinfo(np.int64).max)
+        found = dict(zip(homes.values.to_pylist(), clocks.tolist(), strict=True))
+        for rows in self._held_rows.values():
+            for home, clock in rows.least_clocks().items():
+                if home != schema.RESERVED_PARTITION:
+                    found[home] = min(clock, found.get(home, _NEVER))
+        found = {home: clock for home, clock in found.items() if clock < _NEVER}
         return pa.table(
             {
-                "experiment_id": homes.values.take(arrays.numbers(found)),
-                "clock": arrays.numbers(clocks[found]),
+                "experiment_id": arrays.strings(list(found)),
+                "clock": arrays.numbers(np.array(list(found.values()), np.int64)),
             }
         )
 
     @cached_property
-    def params(self) -> Held:
+    def params(self) -> Holding:
         """What params runs have: `value`, `number`."""
-        return self._held(schema.PARAM, latest=False)
+        return self._holding(schema.PARAM, latest=False)
 
     @cached_property
-    def tags(self) -> Held:
+    def tags(self) -> Holding:
         """What tags runs have: `value`."""
-        return self._held(schema.TAG, latest=True)
+        return self._holding(schema.TAG, latest=True)
 
     @cached_property
-    def inputs(self) -> Held:
+    def inputs(self) -> Holding:
         """What data sets runs have, as JSON: `value`."""
-        return self._held(schema.INPUT, latest=True)
+        return self._holding(schema.INPUT, latest=True)
 
     @cached_property
-    def metrics(self) -> Held:
+    def metrics(self) -> Holding:
         """What metrics runs have: the columns of `metric_summary`, ids included."""
-        summaries = self._tables.summaries
-        runs, keys = coded(summaries["run_id"]), coded(summaries["key"])
-        groups = runs.codes * np.int64(len(keys.values)) + keys.codes
-        fold = SummaryFold(summaries, groups, coded(summaries["writer"]).codes)
-        known: Any = pc.index_in(runs.values, value_set=self.runs["run_id"].combine_chunks())
-        places = np.where(arrays.is_valid(known), arrays.values(known), -1).astype(np.int32)
 
-        def values(name: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
-            if name in {"run_id", "experiment_id"}:
-                return summaries[name].combine_chunks().take(arrays.numbers(fold.heads[rows]))
-            return fold.values(name, rows)
+        def fold(summaries: Selected, places: NDArray[np.int32]) -> Held:
+            runs, keys = summaries.codes("run_id"), summaries.texts("key")
+            groups = runs * np.int64(len(keys.values)) + keys.codes
+            found = SummaryFold(summaries, groups)
 
-        return Held(
-            places[runs.codes[fold.heads]],
-            keys.codes[fold.heads],
-            keys.values,
-            values=values,
-            run_count=self.runs.num_rows,
-        )
+            def values(name: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
+                if name not in {"run_id", "experiment_id"}:
+                    return found.values(name, rows)
+                codes, texts = summaries.texts(name)
+                numbers = arrays.numbers(codes[found.heads[rows]])
+                return pa.DictionaryArray.from_arrays(numbers, texts)
+
+            return Held(
+                places[runs[found.heads]],
+                keys.codes[found.heads],
+                keys.values,
+                values=values,
+                run_count=self.runs.num_rows,
+            )
+
+        return Holding(self._tables.summaries, fold, reads=read_columns, run_ids=self._run_ids)
 
     def has_metric(self, key: str) -> bool:
         """Tell whether any run has a metric of this name."""
         return self.metrics.code_of(key) >= 0
 
     @cached_property
+    def _held_rows(self) -> dict[str, StateRows]:
+        """The facts of the kinds that runs hold many of, by kind."""
+        return {kind: self._tables.facts.of_kinds({kind}) for kind in _HELD}
+
+    @cached_property
     def _facts(self) -> _Facts:
-        table = self._tables.facts
-        homes = coded(table["experiment_id"])
+        """What runs say of themselves, and of some runs all facts there are."""
+        spoken = self._tables.facts.of_kinds(_HELD, but=True)
+        spoken.load(spoken.schema.names)  # in one pass
+        wanted = self._doubtful(spoken)
+        rows = spoken
+        if len(wanted):
+            more = (held.of_runs(wanted) for held in self._held_rows.values())
+            rows = StateRows(pa.concat_tables([each.table() for each in (spoken, *more)]))
+        homes = rows.coded("experiment_id")
         reserved = homes.code_of(schema.RESERVED_PARTITION)
         if reserved >= 0:
             keep: Any = arrays.numbers(np.flatnonzero(homes.codes != reserved))
-            table = table.take(keep)
-        writers, kinds = coded(table["writer"]), coded(table["kind"])
+            rows = StateRows(rows.table().take(keep))
+        rows.load(rows.schema.names)
+        writers, kinds = rows.coded("writer"), rows.coded("kind")
         counts = np.bincount(kinds.codes, minlength=len(kinds.values))
         return _Facts(
-            table=table,
-            runs=coded(table["run_id"]),
+            homes=rows.coded("experiment_id"),
+            runs=rows.coded("run_id"),
             kinds=kinds,
-            keys=coded(table["key"]),
+            keys=rows.coded("key"),
             writers=writers,
             writer_ranks=writers.ranks(),
             # Small numbers are sorted by counting them.
             by_kind=np.argsort(kinds.codes.astype(np.uint16), kind="stable"),
             kind_starts=np.concatenate([[0], np.cumsum(counts)]),
-            clocks=arrays.values(table["clock"].combine_chunks()),
-            seqs=arrays.values(table["seq"].combine_chunks()),
-            texts=cast("pa.StringArray", table["str"].combine_chunks()),
+            clocks=arrays.values(rows.array("clock")),
+            seqs=arrays.values(rows.array("seq")),
+            numbers=rows.array("num"),
+            texts=cast("pa.StringArray", rows.array("str")),
         )
+
+    def _doubtful(self, spoken: StateRows) -> pa.StringArray:
+        """Return the runs of which all facts must be known to say where they belong.
+
+        That is the partition of the earliest, so one partition is answer enough. Where a run
+        never said when it began, or how it stands, its other facts count too.
+
+        Args:
+            spoken: what runs say of themselves.
+        """
+        runs, homes = spoken.coded("run_id"), spoken.coded("experiment_id")
+        home_codes = {name: code for code, name in enumerate(homes.values.to_pylist())}
+        home = np.full(len(runs.values), -1)
+        home[runs.codes] = homes.codes
+        is_doubtful = ~_has(spoken, schema.STATUS) | ~_has(spoken, schema.RUN, schema.RUN_START)
+        is_doubtful[runs.codes[home[runs.codes] != homes.codes]] = True
+        unknown: list[pa.StringArray] = []
+        for rows in self._held_rows.values():
+            said = rows.homes()
+            if not said:
+                continue
+            others: Any = pa.concat_arrays([texts for _, texts in said])
+            counts = [len(texts) for _, texts in said]
+            codes = [home_codes.setdefault(name, len(home_codes)) for name, _ in said]
+            known: Any = pc.index_in(others, value_set=runs.values)
+            is_known = arrays.is_valid(known)
+            if not is_known.all():
+                unknown.append(others.filter(arrays.flags(~is_known)))
+            of = arrays.values(known)[is_known]
+            is_doubtful[of[home[of] != np.repeat(codes, counts)[is_known]]] = True
+        nobody = runs.code_of("")
+        if nobody >= 0:
+            is_doubtful[nobody] = False
+        strange: Any = runs.values.filter(arrays.flags(is_doubtful))
+        found: Any = pa.concat_arrays([strange, *unknown])
+        doubtful: pa.StringArray = found.unique() if unknown else found
+        return doubtful
 
     @cached_property
     def _writers(self) -> _Writers:
@@ -238,9 +302,9 @@ class Folded:
         writers, groups = facts.writers.codes[heads], facts.runs_of(heads)
         chosen = standing(groups, [clocks, facts.writer_ranks[writers]], latest=False)
         chosen = chosen[np.argsort(groups[chosen])]
-        homes = facts.table["experiment_id"].combine_chunks()
+        homes = arrays.numbers(facts.homes.codes[heads[chosen]])
         return {
-            "experiment_id": homes.take(arrays.numbers(heads[chosen])),
+            "experiment_id": pa.DictionaryArray.from_arrays(homes, facts.homes.values),
             "clock": arrays.numbers(clocks[chosen]),
             "is_fresh": np.bincount(groups, weights=self._writers.is_fresh[writers]) > 0,
         }
@@ -261,10 +325,7 @@ class Folded:
             ),
             "start_us": start,
             "user_id": self._attribute(schema.RUN_USER),
-            "source_name": pc.coalesce(
-                self._attribute(schema.RUN_SOURCE),
-                self._attribute(_SOURCE_TAG, kind=schema.TAG, latest=True),
-            ),
+            "source_name": self._sources(),
             "parent_run_id": self._attribute(schema.RUN_PARENT),
             "is_deleted": arrays.flags(is_deleted),
         }
@@ -277,6 +338,25 @@ class Folded:
         rows = facts.rows(kind, key=key)
         rows = facts.stand(rows, facts.runs_of(rows), latest=latest)
         return self._spread(column, rows)
+
+    def _sources(self) -> pa.Array[Any]:
+        """Return what started each run: as it said itself, else as a tag has it."""
+        said = self._attribute(schema.RUN_SOURCE)
+        tags = self._held_rows[schema.TAG]
+        if not said.null_count or tags.coded("key").code_of(_SOURCE_TAG) < 0:
+            return said
+        keys = tags.coded("key")
+        rows = np.flatnonzero(keys.codes == keys.code_of(_SOURCE_TAG))
+        tagged = Selected(tags, rows)
+        runs = tagged.codes("run_id")
+        stood = _standing(tagged, runs.astype(np.int64), latest=True)
+        stood = np.arange(len(runs)) if stood is None else stood
+        known: Any = pc.index_in(self._facts.runs.values, value_set=tags.coded("run_id").values)
+        places = np.full(len(tags.coded("run_id").values), -1, np.int64)
+        places[runs[stood]] = stood
+        at = np.where(arrays.is_valid(known), places[arrays.values(known)], -1)
+        texts = tagged.column("str").take(arrays.numbers(np.maximum(at, 0), mask=at < 0))
+        return pc.coalesce(said, texts)
 
     def _words(self, is_fresh: NDArray[np.bool_]) -> dict[str, Any]:
         """Return the status of each run, when it ended, and whether it is quiet.
@@ -319,25 +399,61 @@ class Folded:
         found: pa.Array[Any] = self._facts.values(column, rows).take(indices)
         return found
 
-    def _held(self, kind: str, *, latest: bool) -> Held:
+    def _run_ids(self) -> pa.StringArray:
+        """Return the runs by place."""
+        return cast("pa.StringArray", self.runs["run_id"].combine_chunks())
+
+    def _holding(self, kind: str, *, latest: bool) -> Holding:
         """Return what stands of one kind of facts, by run and key."""
-        facts = self._facts
-        stood = facts.rows(kind)
-        groups = facts.runs_of(stood) * len(facts.keys.values) + facts.keys.codes[stood]
-        stood = facts.stand(stood, groups, latest=latest)
-        if kind == schema.TAG:
-            stood = stood[arrays.is_valid(facts.texts)[stood]]
+        facts = self._held_rows[kind]
 
-        def values(name: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
-            return facts.values({"value": "str", "number": "num"}[name], stood[rows])
+        def fold(said: Selected, places: NDArray[np.int32]) -> Held:
+            runs, keys = said.codes("run_id"), said.texts("key")
+            stood = _standing(said, runs * np.int64(len(keys.values)) + keys.codes, latest=latest)
+            if kind == schema.TAG:
+                is_there = arrays.is_valid(said.column("str"))
+                stood = np.flatnonzero(is_there) if stood is None else stood[is_there[stood]]
 
-        return Held(
-            self._ordered[1][facts.runs.codes[stood]],
-            facts.keys.codes[stood],
-            facts.keys.values,
-            values=values,
-            run_count=self.runs.num_rows,
-        )
+            def values(name: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
+                column = said.column({"value": "str", "number": "num"}[name])
+                return column.take(arrays.numbers(rows if stood is None else stood[rows]))
+
+            return Held(
+                places[runs if stood is None else runs[stood]],
+                keys.codes if stood is None else keys.codes[stood],
+                keys.values,
+                values=values,
+                run_count=self.runs.num_rows,
+            )
+
+        def reads(name: str) -> Sequence[str]:
+            return ("str",) if name == "value" else ("num",)
+
+        return Holding(facts, fold, reads=reads, run_ids=self._run_ids)
+
+
+def _standing(
+    said: Selected, groups: NDArray[np.int64], *, latest: bool
+) -> NDArray[np.int64] | None:
+    """Choose one fact of each group by (clock, writer, seq); None where each has one only."""
+    if occurs_once(groups).all():
+        return None
+    writers = said.texts("writer")
+    clocks, seqs = (arrays.values(said.column(name)) for name in ("clock", "seq"))
+    return standing(groups, [clocks, writers.ranks()[writers.codes], seqs], latest=latest)
+
+
+def _has(rows: StateRows, kind: str, key: str | None = None) -> NDArray[np.bool_]:
+    """Tell of each run whether it said something of a kind and key; of a number, that it is one."""
+    runs, kinds = rows.coded("run_id"), rows.coded("kind")
+    is_there = kinds.codes == kinds.code_of(kind)
+    if key is not None:
+        keys = rows.coded("key")
+        is_there &= keys.codes == keys.code_of(key)
+        is_there &= arrays.is_valid(rows.array("num"))
+    found = np.zeros(len(runs.values), bool)
+    found[runs.codes[is_there]] = True
+    return found
 
 
 def _flags(found: pa.BooleanArray) -> NDArray[np.bool_]:

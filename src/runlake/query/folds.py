@@ -6,7 +6,8 @@ Tables named `source_*` are Arrow tables of one snapshot: `source_writers` and
 - `duration` is in seconds, null until the run ends. `lifecycle_stage` is `deleted` where the
   run or its experiment is; restoring the experiment shows only the runs that were not deleted
   one by one.
-- An experiment is known by its claim, by a change of it, or by a writer or run in it.
+- An experiment is known by its claim, by a change of it, or by a writer or run in it. One that
+  was purged is known by its runs only, which have come since, and goes by its id.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ WITH created AS (
             FILTER (experiment_name IS NOT NULL)).experiment_name AS name
     FROM source_writers
     WHERE experiment_id <> '{schema.RESERVED_PARTITION}'
+        AND experiment_id NOT IN (SELECT id FROM source_purged)
     GROUP BY experiment_id
 ), worked AS (
     SELECT * FROM source_births

@@ -7,8 +7,9 @@ filter and order by, and all keys of a page of runs, to show.
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
@@ -19,10 +20,19 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
     from numpy.typing import NDArray
+
+    from runlake.storage.states import StateRows
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
+
+# So many keys are read by themselves.
+_FEW_KEYS: Final = 4
+# More runs than these are no page.
+_MANY_RUNS: Final = 1000
 
 # What values there are of each kind.
 COLUMNS: Final = {
@@ -48,6 +58,39 @@ COLUMNS: Final = {
 }
 # The statistics of a metric that stand at a step.
 STEPPED: Final = frozenset({"last", "first", "min", "max"})
+
+
+class Selected:
+    """Some rows of a state, or all of them."""
+
+    def __init__(self, rows: StateRows, places: NDArray[np.int64] | None = None) -> None:
+        """Read nothing yet.
+
+        Args:
+            rows: the state.
+            places: shape (n,), which of its rows; None for all.
+        """
+        self._rows = rows
+        self._places = places
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return self._rows.num_rows if self._places is None else len(self._places)
+
+    def codes(self, name: str) -> NDArray[np.int32]:
+        """Return a column of texts as numbers, see `texts`."""
+        codes = self._rows.coded(name).codes
+        return codes if self._places is None else codes[self._places]
+
+    def texts(self, name: str) -> Coded:
+        """Return the same with the texts, of which some may be of other rows."""
+        return Coded(self.codes(name), self._rows.coded(name).values)
+
+    def column(self, name: str) -> pa.Array[Any]:
+        """Return a column of numbers or plain texts."""
+        if self._places is None:
+            return self._rows.array(name)
+        return self._rows.take(name, self._places)
 
 
 class Held:
@@ -138,11 +181,7 @@ class Held:
             The rows of the first, then of the second, and so on.
         """
         order, starts = self._by_place
-        counts = starts[places + 1] - starts[places]
-        ends = np.cumsum(counts)
-        shift = np.repeat(starts[places] - (ends - counts), counts)
-        found: NDArray[np.int64] = order[np.arange(len(shift)) + shift]
-        return found
+        return order[expand(starts[places], starts[places + 1])]
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
@@ -151,9 +190,151 @@ class Held:
 
     @cached_property
     def _by_place(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows in the order of places, and where each place begins."""
-        # Rows come as they were logged, the newest run last, and its place is the first: what
-        # is nearly in order is sorted in no time.
-        order = np.argsort(-self.places, kind="stable")[::-1]
-        counts = np.bincount(self.places + 1, minlength=self.run_count + 1)
-        return order, np.cumsum(counts)
+        return by_place(self.places, self.run_count)
+
+
+@final
+class Holding:
+    """What runs hold of one kind, folded no further than questions need it.
+
+    A key is folded without the others, and so are the runs of a page that is shown. What is not
+    of the first few keys or of the first page is not even kept; a process that asks for more
+    keeps whole columns.
+    """
+
+    def __init__(
+        self,
+        rows: StateRows,
+        fold: Callable[[Selected, NDArray[np.int32]], Held],
+        *,
+        reads: Callable[[str], Sequence[str]],
+        run_ids: Callable[[], pa.StringArray],
+    ) -> None:
+        """Fold nothing yet.
+
+        Args:
+            rows: what was said.
+            fold: given rows, and for each run of `Selected.texts("run_id")` its place or -1,
+                returns what stands of them.
+            reads: given a column of values, returns the columns of `rows` that it takes.
+            run_ids: returns all runs, by place.
+        """
+        self._rows, self._fold, self._reads, self._run_ids = rows, fold, reads, run_ids
+        self._has_shown = False
+        self._of_key: dict[str, StateRows] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def names(self) -> pa.StringArray:
+        """The distinct keys."""
+        return self._rows.coded("key").values
+
+    def code_of(self, key: str) -> int:
+        """Return the place of a key in `names`; -1 where no run has it."""
+        return self._rows.coded("key").code_of(key)
+
+    @cached_property
+    def whole(self) -> Held:
+        """What all runs hold."""
+        with self._lock:
+            return self._fold(Selected(self._rows), self._run_places)
+
+    def column(self, key: str, columns: Sequence[str]) -> pa.Table:
+        """Return one key's values over all runs: see `Held.column`."""
+        if "whole" in self.__dict__:
+            return self.whole.column(key, columns)
+        read = [name for column in columns for name in self._reads(column)]
+        read = ["run_id", "key", *dict.fromkeys(read)]
+        with self._lock:
+            if key not in self._of_key and len(self._of_key) < _FEW_KEYS:
+                self._of_key[key] = self._rows.of_key(key)
+            few = self._of_key.get(key)
+        if few is not None:
+            few.load([name for name in read if name != "key"])
+            return self._fold(Selected(few), self._places_of(few)).column(key, columns)
+        self._rows.load(read)
+        keys = self._rows.coded("key")
+        rows = np.flatnonzero(keys.codes == keys.code_of(key))
+        return self._fold(Selected(self._rows, rows), self._run_places).column(key, columns)
+
+    def about(self, places: NDArray[np.int64]) -> Held:
+        """Return what some runs hold, and maybe others.
+
+        Args:
+            places: shape (m,), the runs, each once.
+        """
+        if "whole" in self.__dict__ or len(places) > _MANY_RUNS:
+            return self.whole
+        if self._has_shown:
+            (order, firsts), (starts, ends) = self._by_place, self._stretches
+            stretches = order[expand(firsts[places], firsts[places + 1])]
+            rows = np.sort(expand(starts[stretches], ends[stretches]))
+        elif self._rows.has("key"):
+            is_wanted = np.zeros(self._run_ids_count + 1, bool)
+            is_wanted[places] = True  # and that of no run, the last, is not
+            rows = np.flatnonzero(is_wanted[self._run_places][self._rows.coded("run_id").codes])
+        else:
+            self._has_shown = True
+            wanted: Any = self._run_ids().take(arrays.numbers(places))
+            found = self._rows.of_runs(wanted)
+            numbers: Any = pc.index_in(found.coded("run_id").values, value_set=wanted)
+            return self._fold(Selected(found), places[arrays.values(numbers)].astype(np.int32))
+        self._has_shown = True
+        held = self._fold(Selected(self._rows, rows), self._run_places)
+        held.ranks = self._ranks
+        return held
+
+    @property
+    def _run_ids_count(self) -> int:
+        return len(self._run_ids())
+
+    @cached_property
+    def _run_places(self) -> NDArray[np.int32]:
+        """The place of each run of the rows, -1 where no fact names it."""
+        return self._places_of(self._rows)
+
+    def _places_of(self, rows: StateRows) -> NDArray[np.int32]:
+        known: Any = pc.index_in(rows.coded("run_id").values, value_set=self._run_ids())
+        return np.where(arrays.is_valid(known), arrays.values(known), -1).astype(np.int32)
+
+    @cached_property
+    def _ranks(self) -> NDArray[np.int64]:
+        return self._rows.coded("key").ranks()
+
+    @cached_property
+    def _stretches(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where stretches of rows about one run begin, and where they end."""
+        codes = self._rows.coded("run_id").codes
+        if not len(codes):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        starts = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])
+        return starts, np.append(starts[1:], len(codes))
+
+    @cached_property
+    def _by_place(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The stretches in the order of places, and where each place begins."""
+        codes = self._rows.coded("run_id").codes[self._stretches[0]]
+        return by_place(self._run_places[codes], self._run_ids_count)
+
+
+def by_place(
+    places: NDArray[np.int32], run_count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows in the order of their places, and where each place begins.
+
+    Args:
+        places: shape (n,), of each row; -1 for none.
+        run_count: how many places there are.
+    """
+    # Rows come as they were logged, the newest run last, and its place is the first: what is
+    # nearly in order is sorted in no time.
+    order = np.argsort(-places, kind="stable")[::-1]
+    return order, np.cumsum(np.bincount(places + 1, minlength=run_count + 1))
+
+
+def expand(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return all numbers of some ranges, of the first, then of the second, and so on."""
+    counts = ends - starts
+    shift = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    found: NDArray[np.int64] = np.arange(len(shift)) + shift
+    return found

@@ -278,7 +278,7 @@ def _batches(
     query: Query, runs: _Runs, keys: Sequence[str], *, size: int | None
 ) -> list[NDArray[np.int64]]:
     """Return the numbers of the runs that have such points, in batches of about `size` points."""
-    held = query.folded.metrics
+    held = query.folded.metrics.about(runs.places)
     rows = held.of_runs(runs.places)
     asked = frozenset(keys)
     is_asked = np.array([name in asked for name in held.names.to_pylist()], bool)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from runlake.query.compile import Compiled
     from runlake.query.engine import Query
-    from runlake.query.held import Held
+    from runlake.query.held import Holding
 
     class Board(pl.DataFrame):
         """A leaderboard: a plain Polars frame that also says what is not in it.
@@ -102,6 +102,7 @@ def leaderboard(
             by; the message names the nearest.
     """
     ranking = Ranking.of(goal=goal, value=value, by=by, top=top, experiment_ids=experiment_ids)
+    query.begin()
     has_metric = query.folded.has_metric
     compiled = compile_search(filter_string, fields=ranking.by, has_metric=has_metric)
     source = _inside(query, metric, ranking, compiled)
@@ -209,7 +210,8 @@ def _values_at(query: Query, metric: str, step: int) -> dict[str, str]:
 
 def _unknown(query: Query, entity: str, key: str) -> NotFoundError:
     """Say that no run has a key, and name the nearest."""
-    held: Held = getattr(query.folded, f"{entity}s")
+    holding: Holding = getattr(query.folded, f"{entity}s")
+    held = holding.whole
     known: list[Any] = held.names.take(arrays.numbers(np.unique(held.keys))).to_pylist()
     return NotFoundError.of(entity, key, url=query.tables.root_url, known=known)
 

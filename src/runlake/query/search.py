@@ -119,6 +119,7 @@ def search_runs(
             f"output_format is {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}, not {output_format!r}."
         )
     as_list = output_format == "list"
+    query.begin()
     found = find_runs(query, wanted, with_token=as_list)
     if as_list:
         return Page(get_runs(query, found.names), token=found.token)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from runlake.query.held import Selected
 else:
     np = lazy("numpy")
 
@@ -25,6 +27,14 @@ _Columns = dict[str, "NDArray[Any]"]
 
 _EXTREMES: Final = ("min", "max")
 _PARTS: Final = ("", "_step", "_time")
+
+
+_OF_SEVERAL: Final = {"count": ("n",), "mean": ("n", "nan_count", "sum")}
+
+
+def read_columns(name: str) -> tuple[str, ...]:
+    """Return the columns of summaries that a column of the view `metric_summary` takes."""
+    return _OF_SEVERAL.get(name, (name,))
 
 
 @final
@@ -35,15 +45,12 @@ class SummaryFold:
         heads: shape (n,), for each row of the result a row of the summaries of its group.
     """
 
-    def __init__(
-        self, summaries: pa.Table, groups: NDArray[np.int64], writers: NDArray[np.int32]
-    ) -> None:
+    def __init__(self, summaries: Selected, groups: NDArray[np.int64]) -> None:
         """Find what stands.
 
         Args:
-            summaries: as `runlake.storage.tables.summaries_schema()`.
+            summaries: rows of `runlake.storage.tables.summaries_schema()`.
             groups: shape (n,), a number for each row's run and key.
-            writers: shape (n,), a number for each row's writer.
         """
         self._summaries = summaries
         self._kept: dict[str, pa.Array[Any]] = {}
@@ -55,6 +62,7 @@ class SummaryFold:
         again = np.flatnonzero(~is_single)
         if not len(again):
             return
+        writers = summaries.codes("writer")
         states = groups[again] * (int(writers.max()) + 1) + writers[again]
         again = again[standing(states, [self._plain("n")[again]], latest=True)]
         is_single = occurs_once(groups[again])
@@ -101,12 +109,12 @@ class SummaryFold:
         if not name.startswith("has_"):
             return self._plain(name)
         extreme = name.removeprefix("has_")
-        is_there = arrays.is_valid(self._summaries[extreme].combine_chunks())
+        is_there = arrays.is_valid(self._summaries.column(extreme))
         has_number: NDArray[np.bool_] = is_there & ~np.isnan(self._plain(extreme))
         return has_number
 
     def _plain(self, name: str) -> NDArray[Any]:
-        return arrays.values(self._summaries[name].combine_chunks())
+        return arrays.values(self._summaries.column(name))
 
     def _merge(self, of: NDArray[np.int64], shared: NDArray[np.int64]) -> _Columns:
         """Join the states of several writers; groups are numbered from 0 without a gap."""

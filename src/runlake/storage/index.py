@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import Coded, coded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
     from numpy.typing import NDArray
+
+    from runlake.storage.standing import Coded
+    from runlake.storage.states import StateRows
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
@@ -35,12 +37,11 @@ class PointIndex:
     tens of milliseconds, and a later one about a run by name less than one.
     """
 
-    def __init__(self, summaries: pa.Table, counts: Sequence[int] | None = None) -> None:
+    def __init__(self, summaries: StateRows, counts: Sequence[int] | None = None) -> None:
         """Keep the summaries; nothing is worked out before the first question.
 
         Args:
-            summaries: as `SnapshotTables.summaries`, in the order of the segments; texts may
-                be numbered or not.
+            summaries: as `SnapshotTables.summaries`, in the order of the segments.
             counts: rows of each segment in `summaries`; None if that is not known.
         """
         self._summaries = summaries
@@ -105,7 +106,7 @@ class PointIndex:
         doubtful = np.flatnonzero(repeated[writers])
         if not len(doubtful):
             return grown
-        counts: Any = self._summaries["n"].take(arrays.numbers(rows[doubtful])).combine_chunks()
+        counts = arrays.values(self._summaries.array("n"))[rows[doubtful]]
         metric = (
             self._run_codes[0][rows[doubtful]],
             self._keys[0][rows[doubtful]],
@@ -113,7 +114,7 @@ class PointIndex:
         )
         order = np.lexsort(metric)  # stable: the segments of one writer stay in their order
         same = np.ones(len(order) - 1, bool)
-        for column in (*metric, arrays.values(counts)):
+        for column in (*metric, counts):
             same &= column[order[1:]] == column[order[:-1]]
         grown[doubtful[order[1:][same]]] = False
         return grown
@@ -132,19 +133,19 @@ class PointIndex:
 
     @cached_property
     def _run_codes(self) -> Coded:
-        return coded(self._summaries["run_id"])
+        return self._summaries.coded("run_id")
 
     @cached_property
     def _keys(self) -> Coded:
-        return coded(self._summaries["key"])
+        return self._summaries.coded("key")
 
     @cached_property
     def _experiments(self) -> Coded:
-        return coded(self._summaries["experiment_id"])
+        return self._summaries.coded("experiment_id")
 
     @cached_property
     def _writers(self) -> Coded:
-        return coded(self._summaries["writer"])
+        return self._summaries.coded("writer")
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:

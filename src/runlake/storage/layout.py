@@ -14,6 +14,7 @@ LAKE_FILE: Final = "runlake.json"
 LOG: Final = "log/"
 MANIFESTS: Final = "manifests/"
 TABLES: Final = "tables/"
+ARTIFACTS: Final = "artifacts/"
 EXPERIMENT_NAMES: Final = "names/experiments/"
 
 _LAST_DIGITS: Final = 15
@@ -167,4 +168,4 @@ def probe(nonce: str) -> str:
 
 def artifacts(experiment_id: str, run_id: str) -> str:
     """Return the prefix of a run's artifacts, with a slash at its end."""
-    return f"artifacts/{experiment_id}/{run_id}/"
+    return f"{ARTIFACTS}{experiment_id}/{run_id}/"

@@ -144,10 +144,20 @@ class LocalFilesystem(Filesystem):
             os.replace(file, path)
 
     def delete_many(self, keys: Iterable[str]) -> None:
-        """Delete objects; those that are not there are fine. Empty folders stay."""
+        """Delete objects; those that are not there are fine.
+
+        Folders of artifacts that are empty then go too: their names tell of runs. Others stay.
+        """
+        folders: set[str] = set()
         for key in keys:
+            file = self._file(key)
             with suppress(FileNotFoundError), self._reporting("delete", key):
-                os.unlink(self._file(key))
+                os.unlink(file)
+            if key.startswith(layout.ARTIFACTS):
+                folders.add(os.path.dirname(file))
+        top = os.path.dirname(self._file(layout.ARTIFACTS + "any"))
+        for folder in sorted(folders, reverse=True):
+            _remove_empty(folder, top)
 
     def now_us(self) -> int:
         """Return the clock of the disk, which on a network disk is its server's."""
@@ -272,14 +282,23 @@ class LocalFilesystem(Filesystem):
             raise failed(operation, error, url=self.url, key=key) from error
 
 
+def _remove_empty(folder: str, top: str) -> None:
+    """Remove a folder and those above it that are empty then, below `top`."""
+    with suppress(OSError):  # something lies in it
+        while folder != top:
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
+
+
 def _open_new(file: str) -> int:
     """Create a file and the folders above it; return its handle."""
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
-    try:
-        return os.open(file, flags, 0o666)
-    except FileNotFoundError:
-        _make_folder(os.path.dirname(file))
-        return os.open(file, flags, 0o666)
+    for _ in range(_ATTEMPTS):  # another may delete a folder that is empty still
+        with suppress(FileNotFoundError):
+            return os.open(file, flags, 0o666)
+        with suppress(FileNotFoundError):
+            _make_folder(os.path.dirname(file))
+    return os.open(file, flags, 0o666)
 
 
 def _make_folder(folder: str) -> None:

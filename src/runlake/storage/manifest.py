@@ -7,6 +7,7 @@ here does I/O. The normative text is `docs/spec/v1.md`, "Manifest".
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from runlake import schema
 from runlake.errors import FormatError, NewerFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 NOTHING_CONSUMED: Final = -1
 """The watermark of a writer of whom no row is compacted; sequence numbers start at 0."""
@@ -157,6 +158,23 @@ def decode(data: bytes, *, number: int, key: str, lake: str, url: str) -> Manife
         message = f"{url}/{key} says it is manifest {manifest.number}, its name says {number}."
         raise FormatError(message, url=url)
     return manifest
+
+
+def terms(purged: Iterable[str], copied: Mapping[str, Mapping[str, int]]) -> str:
+    """Return a digest of which runs are purged and copied, "" where none is.
+
+    Table files carry it, so that who rebuilds a lost manifest from them knows whether any other
+    still tells which runs must not be shown again.
+
+    Args:
+        purged: runs that must never be shown again.
+        copied: for each run that came from another lake, its writers' last rows.
+    """
+    said = [sorted(purged), copied]
+    if not any(said):
+        return ""
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def check_format(number: object, *, key: str, url: str) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from runlake.storage.parts import Job
     from runlake.storage.ranges import Wanted
     from runlake.storage.rowobject import RowObject
+    from runlake.storage.states import StateRows
 else:
     pa = lazy("pyarrow")
 
@@ -67,15 +68,15 @@ class PointFiles:
             cache: where far objects are kept; None for a local lake.
             segments: the live segments of one snapshot.
             compacted: its compacted files that hold rows of runs.
-            counts: rows of the summaries that `select` gets: first those that are compacted,
-                then those of each segment.
+            counts: rows of each segment in the summaries that `select` gets, behind those that
+                are compacted.
         """
         self._fs = fs
         self._cache = cache
         self._segments = segments
         self._compacted = compacted
         self._counts = counts
-        self._index: tuple[pa.Table, PointIndex] | None = None
+        self._index: tuple[StateRows, PointIndex] | None = None
         self._footers: dict[str, pq.FileMetaData] = {}
 
     @property
@@ -125,7 +126,7 @@ class PointFiles:
 
     def select(
         self,
-        summaries: pa.Table,
+        summaries: StateRows,
         run_ids: Collection[str] | None,
         keys: Collection[str] | None,
     ) -> PointRows:
@@ -152,7 +153,10 @@ class PointFiles:
             FormatError: an object is damaged.
         """
         if self._index is None or self._index[0] is not summaries:
-            self._index = summaries, PointIndex(summaries, self._counts)
+            self._index = (
+                summaries,
+                PointIndex(summaries, [summaries.compacted_rows, *self._counts]),
+            )
         index = self._index[1]
         rows = index.rows(run_ids, keys)
         places = index.places(rows)

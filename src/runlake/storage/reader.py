@@ -17,10 +17,11 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError, NewerFormatError, RunlakeWarning
 from runlake.storage import arrays, ranges, rowobject, segments, tables
-from runlake.storage.compacted import read_state
+from runlake.storage.compacted import CompactedState, read_state
 from runlake.storage.footers import Part, is_reserved, parse_all
 from runlake.storage.points import PointFiles, batches, expired
 from runlake.storage.standing import coded, standing
+from runlake.storage.states import StateRows, are_among
 from runlake.storage.table_files import EVENTS, FACTS, SUMMARIES, TABLES, WRITERS
 from runlake.storage.tables import Problem, SnapshotTables
 
@@ -44,6 +45,8 @@ else:
 
 # A far object up to this size comes whole: its rows are then at hand, for the same round trip.
 _WHOLE_BYTES: Final = 256 << 10
+# Most files of states that are held open.
+_MAPPED_FILES: Final = 64
 # Ranges of one gather: enough to fill every connection, few enough to keep what has come if
 # one object is gone.
 _GATHER: Final = 512
@@ -68,7 +71,7 @@ class Reader:
         self._cache = cache
         self._stale_s = stale_s
         self._parts: dict[str, Part | Problem] = {}
-        self._states: dict[str, pa.Table | Problem] = {}
+        self._states: dict[str, pa.Table | CompactedState | Problem] = {}
         self._latest: tuple[Snapshot, SnapshotTables] | None = None
         self._lock = threading.Lock()
 
@@ -148,13 +151,18 @@ class Reader:
         for of, pieces in zip(far, asked, strict=True):
             data = b"".join(next(chunks) for _ in pieces)
             self._keep_state(of, data)
-            if isinstance(self._states[of.key], pa.Table):
+            if not isinstance(self._states[of.key], Problem):
                 self._cache.put(of.key, data)
 
     def _keep_state(self, of: RowObject, source: Path | bytes) -> None:
         """Keep a compacted state, or why there is none."""
         try:
-            self._states[of.key] = read_state(of, source)
+            if of.table in {FACTS.name, SUMMARIES.name}:
+                held = sum(getattr(state, "is_mapped", False) for state in self._states.values())
+                may_map = held < _MAPPED_FILES
+                self._states[of.key] = CompactedState(of, source, may_map=may_map)
+            else:
+                self._states[of.key] = read_state(of, source)
         except FileNotFoundError as error:
             raise expired(self._fs.url, error) from error
         except FormatError as error:
@@ -262,31 +270,31 @@ class Reader:
                 problems.append(part)
             else:
                 (reserved if is_reserved(segment) else runs).append((segment, part))
-        states: dict[str, list[pa.Table]] = {}
+        whole: dict[str, list[pa.Table]] = {}
+        files: dict[str, list[CompactedState]] = {}
         for of in rowobject.compacted_states(snapshot):
             state = self._states[of.key]
             if isinstance(state, Problem):
                 problems.append(state)
+            elif isinstance(state, CompactedState):
+                files.setdefault(of.table, []).append(state)
             else:
-                states.setdefault(of.table, []).append(state)
+                whole.setdefault(of.table, []).append(state)
         purged = snapshot.manifest.purged
         facts, _ = _stack(
-            states.get(FACTS.name, []),
-            [(segment, part.facts) for segment, part in runs],
-            tables.facts_schema(),
-            purged,
+            [(segment, part.facts) for segment, part in runs], tables.facts_schema(), purged
         )
-        summaries, counts = _stack(
-            states.get(SUMMARIES.name, []),
+        live, counts = _stack(
             [(segment, part.summaries) for segment, part in runs],
             tables.summaries_schema(),
             purged,
         )
+        summaries = StateRows(live, files.get(SUMMARIES.name, []), hidden=purged)
         return SnapshotTables(
-            facts=facts,
+            facts=StateRows(facts, files.get(FACTS.name, []), hidden=purged),
             summaries=summaries,
-            writers=_writers(states.get(WRITERS.name, []), runs),
-            lake_events=_lake_events(states.get(EVENTS.name, []), reserved),
+            writers=_writers(whole.get(WRITERS.name, []), runs),
+            lake_events=_lake_events(whole.get(EVENTS.name, []), reserved, purged),
             points=PointFiles(
                 self._fs,
                 self._cache,
@@ -334,36 +342,28 @@ def _later(known: SnapshotTables, now_us: int) -> SnapshotTables:
 
 
 def _stack(
-    compacted: Sequence[pa.Table],
-    parts: Sequence[tuple[LiveSegment, pa.Table]],
-    wanted: pa.Schema,
-    purged: frozenset[str],
+    parts: Sequence[tuple[LiveSegment, pa.Table]], wanted: pa.Schema, purged: frozenset[str]
 ) -> tuple[pa.Table, list[int]]:
-    """Put tables one below the other: the compacted ones, then those of many segments.
+    """Put what many segments say one below the other.
 
     Returns:
-        All rows but those of purged runs; and how many of them are compacted, and how many are
-        of each segment.
+        All rows but those of purged runs; and how many of them are of each segment.
     """
-    stacked = [*compacted]
-    counts = [sum(table.num_rows for table in compacted), *(of.num_rows for _, of in parts)]
-    if parts:
-        body = pa.concat_tables([table for _, table in parts])
-        owner = np.repeat(np.arange(len(parts)), counts[1:])
-        names = [segment.name for segment, _ in parts]
-        columns: list[Any] = [
-            _owned([name.writer for name in names], owner),
-            _owned([name.experiment_id for name in names], owner),
-            *body.columns,
-        ]
-        stacked.append(pa.Table.from_arrays(columns, schema=wanted))
-    table = pa.concat_tables(stacked) if stacked else pa.Table.from_batches([], wanted)
+    if not parts:
+        return pa.Table.from_batches([], wanted), []
+    counts = [table.num_rows for _, table in parts]
+    body = pa.concat_tables([table for _, table in parts])
+    owner = np.repeat(np.arange(len(parts)), counts)
+    names = [segment.name for segment, _ in parts]
+    columns: list[Any] = [
+        _owned([name.writer for name in names], owner),
+        _owned([name.experiment_id for name in names], owner),
+        *body.columns,
+    ]
+    table = pa.Table.from_arrays(columns, schema=wanted)
     if purged:
-        found = coded(table["run_id"])
-        gone: Any = pc.is_in(found.values, value_set=arrays.strings(sorted(purged)))
-        keep = ~np.array(gone.to_pylist(), bool)[found.codes] if len(found.values) else None
-        if keep is not None and not keep.all():
-            owner = np.repeat(np.arange(len(counts)), counts)
+        keep = ~are_among(table["run_id"], arrays.strings(sorted(purged)))
+        if not keep.all():
             counts = np.bincount(owner[keep], minlength=len(counts)).tolist()
             table = table.filter(arrays.flags(keep))
     return table, counts
@@ -412,9 +412,11 @@ def _writers(compacted: Sequence[pa.Table], parts: Sequence[tuple[LiveSegment, P
 
 
 def _lake_events(
-    compacted: Sequence[pa.Table], parts: Sequence[tuple[LiveSegment, Part]]
+    compacted: Sequence[pa.Table],
+    parts: Sequence[tuple[LiveSegment, Part]],
+    purged: frozenset[str],
 ) -> pa.Table:
-    """Return the rows of the reserved partition, each once."""
+    """Return the rows of the reserved partition, each once; of purged experiments none."""
     wanted = tables.lake_events_schema()
     stacked = [pa.Table.from_batches([], wanted), *compacted]
     for segment, part in parts:
@@ -433,7 +435,11 @@ def _lake_events(
             "seq": arrays.numbers(np.arange(name.first, name.last + 1)),
         }
         stacked.append(pa.table(columns).cast(wanted).slice(segment.skip_rows))
-    return pa.concat_tables(stacked).combine_chunks()
+    rows = pa.concat_tables(stacked).combine_chunks()
+    if not purged:
+        return rows
+    gone: Any = pc.is_in(rows["run_id"], value_set=arrays.strings(sorted(purged)))
+    return rows.filter(pc.invert(gone))
 
 
 def _batched(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

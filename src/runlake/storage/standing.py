@@ -51,6 +51,8 @@ class Coded(NamedTuple):
 
 def coded(column: pa.ChunkedArray[Any]) -> Coded:
     """Number the texts of a column without nulls; each of the numbers occurs."""
+    if not len(column):  # of which Arrow makes an array in a way that imports pandas
+        return Coded(np.zeros(0, np.int32), arrays.strings([]))
     whole: Any = column.dictionary_encode().unify_dictionaries().combine_chunks()
     codes, values = arrays.values(whole.indices), whole.dictionary
     is_used = np.zeros(len(values), bool)

@@ -70,6 +70,7 @@ class Table:
         group_rows: most rows of a row group.
         is_folded: of the rows that agree in `order` one stands, in a file and over files.
         fan: sorted runs of about one size from which on they are merged.
+        owner: the column whose least and greatest value stands in the manifest.
     """
 
     name: str
@@ -78,11 +79,12 @@ class Table:
     group_rows: int
     is_folded: bool
     fan: int
+    owner: str = "run_id"
 
     @property
-    def owner(self) -> str:
-        """The column whose least and greatest value stands in the manifest."""
-        return self.order[0]
+    def is_by_owner(self) -> bool:
+        """Whether owners rise from row to row, and so from file to file of a commit."""
+        return self.order[0] == self.owner
 
 
 def _state_columns(columns: tuple[tuple[str, str], ...]) -> tuple[Column, ...]:
@@ -128,7 +130,8 @@ EVENTS: Final = Table(
 FACTS: Final = Table(
     "facts",
     _state_columns(FACT_COLUMNS),
-    order=("run_id", "writer", "kind", "key"),
+    # What runs say of themselves is needed by every question, and params by few.
+    order=("kind", "run_id", "key", "writer"),
     group_rows=1 << 15,
     is_folded=True,
     fan=4,
@@ -156,6 +159,7 @@ WRITERS: Final = Table(
     group_rows=1 << 15,
     is_folded=True,
     fan=4,
+    owner="writer",
 )
 TABLES: Final = {table.name: table for table in (METRICS, EVENTS, FACTS, SUMMARIES, WRITERS)}
 
@@ -173,6 +177,7 @@ class TableHeader:
         rows: how many rows it holds.
         inputs: for each writer whose segments went in the first and last row of it.
         replaces: keys of the files whose rows it holds instead.
+        terms: which runs were purged and copied by then, see `manifest.terms`.
         version: of runlake.
         format: major version of the format.
     """
@@ -185,6 +190,7 @@ class TableHeader:
     rows: int = 0
     inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     replaces: tuple[str, ...] = ()
+    terms: str = ""
     version: str = ""
     format: int = schema.FORMAT_VERSION
 
@@ -270,13 +276,16 @@ def read_header(file: Path | bytes, *, key: str) -> TableHeader:
     return header
 
 
-def read_groups(file: Path, table: Table, *, key: str) -> Iterator[pa.Table]:
+def read_groups(
+    file: Path, table: Table, *, key: str, between: tuple[str, str] | None = None
+) -> Iterator[pa.Table]:
     """Yield the rows of a local file, row group by row group.
 
     Args:
         file: the file.
         table: which table it is of.
         key: its key, for messages.
+        between: leave row groups out whose owners are all below the one or above the other.
 
     Yields:
         Rows with the columns of `arrow_schema`.
@@ -290,8 +299,11 @@ def read_groups(file: Path, table: Table, *, key: str) -> Iterator[pa.Table]:
         with pq.ParquetFile(
             file, read_dictionary=numbered, pre_buffer=False, page_checksum_verification=True
         ) as opened:
+            owner = opened.schema_arrow.names.index(table.owner)
             for place in range(opened.num_row_groups):
-                yield opened.read_row_group(place, columns=wanted.names).cast(wanted)
+                said: Any = opened.metadata.row_group(place).column(owner).statistics
+                if between is None or _reaches(said, *between):
+                    yield opened.read_row_group(place, columns=wanted.names).cast(wanted)
     except (pa.ArrowException, OSError, ValueError) as error:
         message = f"{key}: the rows cannot be read: {error}"
         raise FormatError(message) from error
@@ -330,6 +342,13 @@ def values_among(file: Path, column: str, wanted: Collection[str], *, key: str) 
         message = f"{key}: the column {column} cannot be read: {error}"
         raise FormatError(message) from error
     return found
+
+
+def _reaches(statistics: Any, least: str, greatest: str) -> bool:  # noqa: ANN401 - pyarrow's own
+    """Tell whether a column may hold a text from `least` to `greatest`."""
+    if statistics is None or not statistics.has_min_max:
+        return True
+    return bool(statistics.min <= greatest and statistics.max >= least)
 
 
 def _meets(statistics: Any, wanted: Collection[str]) -> bool:  # noqa: ANN401 - pyarrow's own

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from runlake._lazy import lazy
 from runlake.storage import arrays
 from runlake.storage.index import PointIndex
+from runlake.storage.states import StateRows
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -78,7 +79,7 @@ class Points(Protocol):
 
     def select(
         self,
-        summaries: pa.Table,
+        summaries: StateRows,
         run_ids: Collection[str] | None,
         keys: Collection[str] | None,
     ) -> PointRows:
@@ -125,8 +126,8 @@ class SnapshotTables:
         purged: runs whose rows may still lie in files and must not show.
     """
 
-    facts: pa.Table
-    summaries: pa.Table
+    facts: StateRows
+    summaries: StateRows
     writers: pa.Table
     lake_events: pa.Table
     points: tuple[PointFile, ...] | Points
@@ -302,8 +303,8 @@ def empty_tables(*, root_url: str, now_us: int, stale_s: float) -> SnapshotTable
         stale_s: as in `SnapshotTables`.
     """
     return SnapshotTables(
-        facts=facts_schema().empty_table(),
-        summaries=summaries_schema().empty_table(),
+        facts=StateRows(facts_schema().empty_table()),
+        summaries=StateRows(summaries_schema().empty_table()),
         writers=writers_schema().empty_table(),
         lake_events=lake_events_schema().empty_table(),
         points=(),

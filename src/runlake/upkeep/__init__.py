@@ -1,1 +1,6 @@
-"""Upkeep: compaction, vacuum and verification of a lake that others write and read meanwhile."""
+"""Upkeep: compaction, vacuum, purge, copy and verification, while others write and read."""
+
+from typing import Final
+
+GRACE_S: Final = 3600.0
+"""How long what was replaced stays for those who read it, unless somebody says otherwise."""

@@ -6,21 +6,22 @@ used again. So what a crash leaves behind is told from what is in use by its num
 
 from __future__ import annotations
 
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from runlake import ids
 from runlake._version import __version__
 from runlake.errors import StorageError
-from runlake.storage import layout
+from runlake.storage import layout, manifest
 from runlake.storage.manifest import TableFile
 from runlake.storage.table_files import TableHeader, read_header
 from runlake.upkeep.table_writer import TableWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pyarrow as pa
 
@@ -48,6 +49,7 @@ class Attempt:
         folder: Path,
         inputs: Mapping[str, tuple[int, int]] | None = None,
         replaces: Iterable[str] = (),
+        terms: str | None = None,
     ) -> None:
         """Start without files.
 
@@ -58,6 +60,7 @@ class Attempt:
             folder: of this host, where each file is made before it is uploaded; it is the caller's.
             inputs: for each writer the first and last row that go in from segments.
             replaces: keys of the table files whose rows go in.
+            terms: `manifest.terms` of the manifest that the commit makes; None for as at `base`.
         """
         self.added: dict[str, tuple[TableFile, ...]] = {}
         self.folder = folder
@@ -70,6 +73,7 @@ class Attempt:
             commit=ids.new_nonce(),
             inputs=dict(inputs or {}),
             replaces=tuple(replaces),
+            terms=manifest.terms(base.purged, base.copied) if terms is None else terms,
             version=__version__,
         )
 
@@ -124,3 +128,43 @@ class Attempt:
             max_run=written.greatest,
         )
         self.added[table.name] = (*self.added.get(table.name, ()), file)
+
+
+@contextmanager
+def attempted(
+    fs: Filesystem,
+    base: Manifest,
+    *,
+    experiment_id: str,
+    inputs: Mapping[str, tuple[int, int]] | None = None,
+    replaces: Iterable[str] = (),
+    terms: str | None = None,
+) -> Iterator[Attempt]:
+    """Lend an attempt with a folder of its own; its files are deleted if it fails.
+
+    Args:
+        fs: the lake's storage.
+        base: the manifest that the attempt begins from.
+        experiment_id: the partition.
+        inputs: as `Attempt` takes them.
+        replaces: likewise.
+        terms: likewise.
+
+    Yields:
+        The attempt.
+    """
+    with tempfile.TemporaryDirectory(prefix="runlake-") as folder:
+        attempt = Attempt(
+            fs,
+            base,
+            experiment_id=experiment_id,
+            folder=Path(folder),
+            inputs=inputs,
+            replaces=replaces,
+            terms=terms,
+        )
+        try:
+            yield attempt
+        except Exception:
+            attempt.discard()
+            raise

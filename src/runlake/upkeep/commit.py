@@ -40,6 +40,8 @@ class Change:
         dropped: keys of the table files whose rows the new ones hold instead.
         advanced: for each writer whose rows were taken in its watermark before and after.
         purged: runs that are never to be shown again, whose rows the new files leave out.
+        copied: for each run that comes from another lake, the last rows of the writers of whom
+            the new files hold all rows.
     """
 
     experiment_id: str
@@ -47,6 +49,7 @@ class Change:
     dropped: frozenset[str] = frozenset()
     advanced: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     purged: frozenset[str] = frozenset()
+    copied: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[TableFile, ...]:
@@ -112,7 +115,7 @@ class Committer:
             for table in dict.fromkeys([*base.tables, *TABLES])
         }
         last = {writer: after for writer, (_, after) in change.advanced.items()}
-        consumed, cold_hi = _kept_hot({**base.consumed, **last}, last, base.cold_hi)
+        consumed, cold_hi = kept_hot({**base.consumed, **last}, last, base.cold_hi)
         writers = tuple(file.path for file in tables[WRITERS.name])
         return replace(
             base,
@@ -126,6 +129,7 @@ class Committer:
             consumed_cold=writers if cold_hi else (),
             cold_hi=cold_hi,
             purged=base.purged | change.purged,
+            copied=joined(base.copied, change.copied),
         )
 
     def _is_won(self, made: Manifest) -> bool:
@@ -174,7 +178,12 @@ class Committer:
         return self._holding(change.files, changed | (newest.purged - start.purged))
 
     def _left_over(self, change: Change, newest: Manifest) -> set[str]:
-        """Return the runs that we purge and that files which we do not drop hold."""
+        """Return the runs that we purge and that files which we do not drop hold.
+
+        What only hides runs may go on beside them: their rows are taken out after.
+        """
+        if not change.dropped:
+            return set()
         others = [
             file
             for files in newest.tables.values()
@@ -230,7 +239,25 @@ class Committer:
         self._fs.delete_many([file.path for file in change.files if file.path not in named])
 
 
-def _kept_hot(
+def joined(
+    copied: Mapping[str, Mapping[str, int]], more: Mapping[str, Mapping[str, int]]
+) -> Mapping[str, Mapping[str, int]]:
+    """Return what is copied once more is; no last is lowered.
+
+    Args:
+        copied: for each run the last rows of its writers.
+        more: those that advance.
+    """
+    found = dict(copied)
+    for run_id, lasts in more.items():
+        known = dict(copied.get(run_id, {}))
+        for writer, last in lasts.items():
+            known[writer] = max(last, known.get(writer, last))
+        found[run_id] = known
+    return found
+
+
+def kept_hot(
     consumed: Mapping[str, int], advanced: Collection[str], cold_hi: str
 ) -> tuple[dict[str, int], str]:
     """Return the watermarks that stay in the manifest, and the greatest writer of the others.

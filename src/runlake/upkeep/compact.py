@@ -13,10 +13,12 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Final, final
 
-from runlake import ids
-from runlake.errors import ConflictError, InvalidInputError, StateError
+from runlake.errors import InvalidInputError
 from runlake.storage.snapshot import Snapshots
+from runlake.upkeep import ripe
+from runlake.upkeep.changes import commit_all, refuse_unsafe_store
 from runlake.upkeep.commit import Committer
+from runlake.upkeep.holders import is_stated
 from runlake.upkeep.work import Compacted, Limits, Work
 
 if TYPE_CHECKING:
@@ -25,9 +27,7 @@ if TYPE_CHECKING:
     from runlake.storage.filesystem import Filesystem
 
 DUE_SEGMENTS: Final = 128
-"""An experiment with more live segments is worth a compaction that nobody asked for."""
-_TRIES: Final = 10
-_PAUSE_S: Final = 0.5
+"""An experiment with more ripe segments is worth a compaction that nobody asked for."""
 
 
 def shard_of(experiment_id: str, count: int) -> int:
@@ -48,6 +48,7 @@ class Compactor:
         limits: Limits | None = None,
         is_alone: bool = False,
         progress: Callable[[Compacted], None] = lambda _: None,
+        pause: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Start without memory; no request is made.
@@ -59,12 +60,14 @@ class Compactor:
             is_alone: nobody else compacts this lake, so that a store will do that cannot
                 create conditionally.
             progress: called with what was done so far, after each commit.
+            pause: called every few milliseconds of work, so that others may come first; what
+                it raises ends the work.
             sleep: what waits, so that a test need not.
         """
         self._fs = fs
         self._limits = limits or Limits()
         self._is_alone = is_alone
-        self._progress, self._sleep = progress, sleep
+        self._progress, self._pause, self._sleep = progress, pause, sleep
         self._snapshots = Snapshots(fs, lake=lake)
         self._committer = Committer(fs, lake=lake)
 
@@ -91,15 +94,21 @@ class Compactor:
         )
 
     def is_due(self, experiment_id: str) -> bool:
-        """Tell whether so many segments of an experiment are live that it should be compacted.
+        """Tell whether so many segments of an experiment are ripe that it should be compacted.
+
+        The newest segment of a writer at work is not, however many writers there are. One that
+        speaks of a purged run is enough: its bytes are to go.
 
         Raises:
             StorageError: the store cannot be read.
             FormatError: the newest manifest is damaged, another lake's, or newer.
         """
         snapshot = self._snapshots.take([experiment_id])
+        if ripe.count(self._fs, snapshot, experiment_id, most=DUE_SEGMENTS) > DUE_SEGMENTS:
+            return True
         live = [each for each in snapshot.segments if each.name.experiment_id == experiment_id]
-        return len(live) > DUE_SEGMENTS
+        now_us, purged = snapshot.taken_us, snapshot.manifest.purged
+        return bool(purged) and is_stated(self._fs, live, purged, now_us=now_us)
 
     def compact(self, experiment_id: str) -> Compacted:
         """Compact one experiment as far as its writers allow.
@@ -118,41 +127,15 @@ class Compactor:
             StorageError: the store cannot be read or written.
             FormatError: a manifest or a table file is damaged, another lake's, or newer.
         """
-        self._refuse_unsafe_store()
-        work = Work(self._fs, experiment_id, self._limits)
-        losses = 0
-        while True:
-            snapshot = self._snapshots.take([experiment_id])
-            try:
-                change = work.next_change(snapshot)
-            except FileNotFoundError:  # an input was replaced, or compacted and vacuumed
-                is_won = False
-            else:
-                if change is None:
-                    return work.done
-                is_won = self._committer.commit(change, snapshot.manifest) is not None
-            work.settle(is_won=is_won)
-            self._progress(work.done)
-            losses = 0 if is_won else losses + 1
-            if losses == _TRIES:
-                message = (
-                    f"experiment {experiment_id} of {self._fs.url} was not compacted: others "
-                    f"changed it first, {_TRIES} times. Nothing is lost; they do the same work."
-                )
-                raise ConflictError(message, url=self._fs.url)
-            if losses:
-                self._sleep(_PAUSE_S * losses * ids.jitter())
-
-    def _refuse_unsafe_store(self) -> None:
-        """Refuse a store on which two compactors could both win."""
-        if self._is_alone:
-            return
-        safe = self._fs.conditional_create
-        if safe if safe is not None else self._fs.probe():
-            return
-        message = (
-            f"{self._fs.url} cannot create an object only where there is none, so two "
-            "compactions at once would lose rows. If nobody else compacts this lake now or "
-            "while you do, say so: is_alone."
+        refuse_unsafe_store(self._fs, is_alone=self._is_alone)
+        work = Work(self._fs, experiment_id, self._limits, pause=self._pause)
+        commit_all(
+            work,
+            experiment_id,
+            snapshots=self._snapshots,
+            committer=self._committer,
+            settled=lambda: self._progress(work.done),
+            sleep=self._sleep,
+            url=self._fs.url,
         )
-        raise StateError(message, url=self._fs.url)
+        return work.done

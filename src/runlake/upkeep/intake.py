@@ -28,7 +28,7 @@ from runlake.storage.table_files import (
 from runlake.upkeep.fold import folded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     import numpy as np
     import pyarrow as pa
@@ -105,12 +105,18 @@ def decode(segment: LiveSegment, data: bytes) -> Decoded:
 class Batch:
     """Segments taken in, until their rows are written."""
 
-    def __init__(self, purged: Collection[str] = ()) -> None:
+    def __init__(
+        self, purged: Collection[str] = (), *, only: Mapping[str, Collection[str]] | None = None
+    ) -> None:
         """Start with nothing.
 
         Args:
             purged: runs whose rows are left out.
+            only: for each writer the runs whose rows go in, and segments may be left out; None
+                takes all that is not purged. What belongs to no run then stays out, but for
+                the word that a writer has ended.
         """
+        self._only = None if only is None else {of: frozenset(runs) for of, runs in only.items()}
         self.segments: list[LiveSegment] = []
         self.row_count = 0
         self.size_bytes = 0
@@ -133,7 +139,7 @@ class Batch:
         self.size_bytes += found.size_bytes
         begin = name.first + segment.skip_rows
         first, last = self.inputs.get(name.writer, (begin, begin - 1))
-        if begin != last + 1:
+        if begin != last + 1 and self._only is None:
             message = f"{name.key} begins at row {begin}, but row {last + 1} is to come"
             raise FormatError(message)
         self.inputs[name.writer] = first, name.last
@@ -154,7 +160,7 @@ class Batch:
     def _add_rows(self, found: Decoded, begin: int) -> None:
         rows, writer = found.rows, found.segment.name.writer
         numbers = np.arange(begin, begin + rows.num_rows)
-        kept = self._unpurged(rows)
+        kept = self._kept(rows, writer)
         if kept is not None:
             rows, numbers = rows.filter(arrays.flags(kept)), numbers[kept]
         self.row_count += rows.num_rows
@@ -172,7 +178,10 @@ class Batch:
             (FACTS, found.footer.state.facts),
             (SUMMARIES, found.footer.state.summaries),
         ):
-            kept = self._unpurged(rows)
+            kept = self._kept(rows, header.writer)
+            if kept is not None and self._only is not None and table.name == FACTS.name:
+                kinds = coded(rows["kind"])
+                kept |= kinds.codes == kinds.code_of(schema.CLOSE)
             parts = self._parts[table.name]
             parts.add(rows if kept is None else rows.filter(arrays.flags(kept)), header.writer)
             if parts.new_rows > _STATE_ROWS:
@@ -187,9 +196,15 @@ class Batch:
             segment.entry.time_us,
         )
 
-    def _unpurged(self, rows: pa.Table) -> NDArray[np.bool_] | None:
+    def _kept(self, rows: pa.Table, writer: str) -> NDArray[np.bool_] | None:
         """Tell of each row whether it may stay; None if all may."""
-        if self._purged is None or not rows.num_rows:
+        if not rows.num_rows:
+            return None
+        if self._only is not None:
+            runs = coded(rows["run_id"])
+            only = self._only[writer]
+            return np.array([run in only for run in runs.values.to_pylist()], bool)[runs.codes]
+        if self._purged is None:
             return None
         runs = coded(rows["run_id"])
         is_gone = pc.is_in(runs.values, value_set=self._purged).to_pylist()

@@ -37,7 +37,7 @@ def merged(table: Table, sources: Iterable[Iterator[pa.Table]]) -> Iterator[pa.T
         All rows in order, folded where the table is; never more at once than each source's
         pieces.
     """
-    heads = [head for source in sources if (head := _Head(table, source)).is_there]
+    heads = [head for source in sources if (head := Head(table, source)).is_there]
     while len(heads) > 1:
         bound = min(head.last for head in heads)
         taken = [part for head in heads if (part := head.take(bound)).num_rows]
@@ -62,10 +62,16 @@ def _joined(table: Table, parts: Sequence[pa.Table]) -> Iterator[pa.Table]:
 
 
 @final
-class _Head:
-    """What is at hand of one source."""
+class Head:
+    """What is at hand of one source: rows in order, taken away up to a place in it."""
 
     def __init__(self, table: Table, source: Iterator[pa.Table]) -> None:
+        """Get the first piece.
+
+        Args:
+            table: what the rows are of.
+            source: gives rows in the table's order, in pieces.
+        """
         self.source = source
         self.rest = pa.Table.from_batches([], pa.schema([]))
         self._table = table

@@ -1,8 +1,9 @@
 """Writing compacted files: rows that come in order leave as row groups and files of good size.
 
 A row group holds whole runs where they are short, and a long curve begins one of its own, so
-that a curve is read without its neighbours. A file ends between two runs where it can. What is
-held in memory is one row group and a little more, however many rows there are.
+that a curve is read without its neighbours; facts of one kind are read without the others. A
+file ends between two runs where it can. What is held in memory is one row group and a little
+more, however many rows there are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from runlake.storage.standing import coded
 from runlake.storage.table_files import METRICS, arrow_schema, parquet_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -39,6 +40,8 @@ MOST_FILE_BYTES: Final = 120 << 20
 """A file of this size ends, also within a run."""
 GROUP_TEXT_BYTES: Final = 4 << 20
 """A row group of so much text in `str` ends."""
+FEW_ROWS: Final = 512
+"""Facts of several kinds share a row group if there are fewer than these of each."""
 LONG_SHARE: Final = 8
 """A curve, or a run, of this part of a row group begins one of its own."""
 
@@ -134,10 +137,11 @@ class TableWriter:
         ]
         owners = rows[self._table.owner]
         first, last = str(owners[0].as_py()), str(owners[-1].as_py())
+        least, greatest = _bounds(owners)
         file, (enough, most) = self._file, self._file_bytes
         if file is not None:
             size = file.sink.tell()
-            if size >= most or (size >= enough and first != file.greatest):
+            if size >= most or (size >= enough and first != file.last):
                 self._finish(file)
                 file = None
         if file is None:
@@ -145,9 +149,9 @@ class TableWriter:
             self._file_count += 1
             file = self._file = _File(path, self._table)
         file.write(pa.Table.from_arrays(columns, schema=arrow_schema(self._table)))
-        if not file.least:
-            file.least = first or _least(owners)
-        file.greatest = last
+        file.least = min(filter(None, (file.least, least)), default="")
+        file.greatest = max(file.greatest, greatest)
+        file.last = last
 
     def _finish(self, file: _File) -> None:
         header = replace(self._header, rows=file.rows)
@@ -164,7 +168,7 @@ class _File:
         self.path = path
         self.sink = pa.OSFile(str(path), "wb")
         self.rows = 0
-        self.least = self.greatest = ""
+        self.least = self.greatest = self.last = ""
         self._writer = pq.ParquetWriter(self.sink, arrow_schema(table), **parquet_options(table))
 
     def write(self, rows: pa.Table) -> None:
@@ -187,7 +191,8 @@ class _Blocks:
 
     def __init__(self, rows: pa.Table, table: Table) -> None:
         self._most, self._count = table.group_rows, rows.num_rows
-        self._owners = _starts(rows, [table.owner])
+        self._kinds = None if table.is_by_owner else _starts(rows, table.order[:1])
+        self._owners = _starts(rows, table.order[: 1 if table.is_by_owner else 2])
         has_curves = table.name == METRICS.name
         self._curves = _starts(rows, ["run_id", "key"]) if has_curves else self._owners
         self._text = np.r_[0, np.cumsum(_text_sizes(rows))]
@@ -199,6 +204,8 @@ class _Blocks:
         """Return where the row group ends that begins at `start`."""
         fitting = np.searchsorted(self._text, self._text[start] + GROUP_TEXT_BYTES, "right") - 1
         end = min(self._count, start + self._most, max(start + 1, int(fitting)))
+        if self._kinds is not None:
+            end = self._end_of_kind(self._kinds, start, end)
         long = min((self._long(of, start, end) for of in (self._owners, self._curves)), default=end)
         if long < end or end == self._count:
             return long
@@ -208,6 +215,15 @@ class _Blocks:
                 return last
         return end
 
+    def _end_of_kind(self, kinds: NDArray[np.int64], start: int, end: int) -> int:
+        """Return where the first kind begins that is not few rows, or ends those, else `end`."""
+        first, last = np.searchsorted(kinds, start, "right"), np.searchsorted(kinds, end)
+        edges = kinds[first:last]
+        behind = np.append(kinds, self._count)[first + 1 : last + 1] - edges
+        is_many = (behind >= FEW_ROWS) | (np.diff(edges, prepend=start) >= FEW_ROWS)
+        found = np.flatnonzero(is_many)
+        return int(edges[found[0]]) if len(found) else end
+
     def _long(self, starts: NDArray[np.int64], start: int, end: int) -> int:
         """Return where the first long block begins behind `start` and before `end`, else `end`."""
         first, last = np.searchsorted(starts, start, "right"), np.searchsorted(starts, end)
@@ -216,7 +232,7 @@ class _Blocks:
         return int(starts[first + found[0]]) if len(found) else end
 
 
-def _starts(rows: pa.Table, names: list[str]) -> NDArray[np.int64]:
+def _starts(rows: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
     """Return the places of the rows with which a new value of some columns begins."""
     is_start = np.zeros(rows.num_rows, bool)
     is_start[0] = True
@@ -232,9 +248,10 @@ def _trimmed(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     return pa.DictionaryArray.from_arrays(arrays.numbers(found.codes), found.values)
 
 
-def _least(owners: pa.ChunkedArray[Any]) -> str:
-    """Return the least text that is not empty, "" if all are."""
-    return min(filter(None, coded(owners).values.to_pylist()), default="")
+def _bounds(owners: pa.ChunkedArray[Any]) -> tuple[str, str]:
+    """Return the least text that is not empty, "" if all are, and the greatest."""
+    texts: list[str] = [str(text) for text in coded(owners).values.to_pylist()]
+    return min(filter(None, texts), default=""), max(texts)
 
 
 def _text_sizes(rows: pa.Table) -> NDArray[np.int64]:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 SETTLED_BYTES: Final = FILE_BYTES // 2
 """A file of this size is left alone as long as it overlaps no other."""
 _LEAST_BYTES: Final = 64 << 10
+# Of a table that is not sorted by owners first nothing tells in which order the files of a commit
+# follow one another, so each is read by itself. So many row groups of facts take no more memory
+# than one of points; sorted runs of more files than fit so are left as they are.
+_LIGHT: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +69,40 @@ def due(
     if not crowded and not is_full:
         return ()
     chosen: list[SortedRun] = []
-    size = 0
+    size = weight = 0
     for run, level in zip(runs, levels, strict=True):
         size += run.size_bytes
+        weight += 1 if table.is_by_owner else -(-len(run.files) // _LIGHT)
         is_wanted = is_full or level <= min(crowded)
-        if not is_wanted or len(chosen) == most_runs or (most_bytes and size > most_bytes):
+        if not is_wanted or weight > most_runs or (most_bytes and size > most_bytes):
             break
         chosen.append(run)
     return tuple(chosen) if len(chosen) > 1 else ()
 
 
+def sources(table: Table, runs: Iterable[SortedRun]) -> list[SortedRun]:
+    """Return sorted runs as they are to be read: each part's rows are in the table's order.
+
+    Args:
+        table: which table the files are of.
+        runs: of this table.
+    """
+    if table.is_by_owner:
+        return list(runs)
+    return [SortedRun(run.number, (file,)) for run in runs for file in run.files]
+
+
 def sorted_runs(files: Sequence[TableFile]) -> list[SortedRun]:
     """Return what is not settled, by commit."""
     settled = _settled(files)
+    return runs_of(file for file in files if file.path not in settled)
+
+
+def runs_of(files: Iterable[TableFile]) -> list[SortedRun]:
+    """Return files by the commit that wrote them, each in the order of their rows."""
     by_number: dict[int, list[TableFile]] = {}
     for file in files:
-        if file.path not in settled:
-            by_number.setdefault(_number(file), []).append(file)
+        by_number.setdefault(_number(file), []).append(file)
     return [
         SortedRun(number, tuple(sorted(of, key=lambda file: (file.min_run, file.max_run))))
         for number, of in sorted(by_number.items())

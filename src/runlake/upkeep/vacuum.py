@@ -17,6 +17,7 @@ from runlake.errors import FormatError
 from runlake.storage import layout, manifests, segments
 from runlake.storage.filesystem import Range
 from runlake.storage.watermarks import Watermarks
+from runlake.upkeep import GRACE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from runlake.storage.layout import SegmentName
     from runlake.storage.manifest import Manifest
 
-GRACE_S: Final = 3600.0
-"""How long what was replaced stays, so that who has begun to read it can end."""
 KEPT_MANIFESTS: Final = 100
 """So many of the newest manifests stay, whatever their age."""
 
@@ -145,7 +144,7 @@ class _Vacuum:
             try:  # it may have come since the listing
                 self._fs.get_ranges([Range(path, 0, _LAST_BYTES)])
             except FileNotFoundError as error:
-                if manifests.newest(self._fs, lake=self._lake).nonce != self._newest.nonce:
+                if path not in manifests.newest(self._fs, lake=self._lake).paths():
                     continue  # dropped and vacuumed since
                 message = (
                     f"ALARM: {self._fs.url}/{path} is missing, though manifest "

@@ -1,109 +1,77 @@
 """Check a lake against the specification, file by file. It reads everything and mends nothing.
 
-Every object is listed and every segment read whole: name, footer, row count, page checksums
-and digest. The normative text is `docs/spec/v1.md`.
+Every object is listed, and every segment and every file of compacted rows in force is read
+whole: name, footer, counts, page checksums, statistics, order and digest. Then what the tables
+say of writers and runs is made again of their rows. The normative text is `docs/spec/v1.md`.
+
+Requests: one listing of everything; one GET for each manifest, claim and segment (segments in
+parallel, 64 MB at once); one download for each table file in force; 64 KiB of each that no
+manifest names; with `artifacts` one download for each artifact. Memory is bounded by a row
+group of each file that overlaps others, and by what is said of one run.
 """
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import json
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runlake.errors import FormatError, NewerFormatError
-from runlake.storage import layout, manifest, names, segments
-from runlake.storage.filesystem import Range
+from runlake.storage import layout, manifest, manifests
 from runlake.storage.manifest import NOTHING_CONSUMED, Manifest
 from runlake.storage.snapshot import Stream, choose
+from runlake.storage.table_files import TABLES
+from runlake.upkeep import log_check
+from runlake.upkeep.findings import (
+    ARTIFACT,
+    COUNT,
+    DAMAGED,
+    LEFTOVER,
+    MISSING,
+    NEWER,
+    ORPHAN,
+    QUARANTINED,
+    UNKNOWN,
+    Checked,
+    Notebook,
+    Report,
+)
+from runlake.upkeep.history_check import check_claims, read_history
+from runlake.upkeep.orphans import QUARANTINE, read_footers
+from runlake.upkeep.state_check import ArtifactBook, StateCheck
+from runlake.upkeep.table_check import TableReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from runlake.storage.filesystem import Entry, Filesystem
-    from runlake.storage.layout import SegmentName
+    from runlake.storage.table_files import TableHeader
+    from runlake.upkeep.history_check import History
+    from runlake.upkeep.log_check import Segment
 
-# What a finding is called; programs may compare these.
-DAMAGED: Final = "damaged"
-NEWER: Final = "newer"
-HOLE: Final = "hole"
-MISSING: Final = "missing"
-UNKNOWN: Final = "unknown"
-SUPERSEDED: Final = "superseded"
-CONSUMED: Final = "consumed"
-_NOTES: Final = frozenset({SUPERSEDED, CONSUMED, NEWER})
-
-_BATCH_BYTES: Final = 64 << 20
-_FOREIGN: Final = ("artifacts/", "names/probes/")
+_THREADS: Final = 4
+_TRIES: Final = 5
+_CHUNK_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was found about one file.
-
-    Attributes:
-        key: the file, below the lake's root.
-        kind: `damaged`, `hole`, `missing` and `unknown` are faults; `newer` (another version
-            must check it), `superseded` and `consumed` (vacuum may take it) are none.
-        detail: a sentence for people.
-    """
-
-    key: str
-    kind: str
-    detail: str
-
-    @property
-    def is_fault(self) -> bool:
-        """Whether something is wrong with the lake."""
-        return self.kind not in _NOTES
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `verify` found.
-
-    Attributes:
-        lake: the lake's id, None if its file cannot be read.
-        object_count: objects listed, artifacts among them.
-        segment_count: segments read whole.
-        row_count: rows in them, superseded ones among them.
-        size_bytes: of all objects listed.
-        findings: by key.
-    """
-
-    lake: str | None
-    object_count: int
-    segment_count: int
-    row_count: int
-    size_bytes: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not any(finding.is_fault for finding in self.findings)
-
-
-@dataclass(slots=True)
-class _Check:
-    """A check under way."""
-
-    fs: Filesystem
-    lake: str | None = None
-    newest: Manifest | None = None
-    row_count: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    def say(self, key: str, kind: str, detail: str) -> None:
-        self.findings.append(Finding(key, kind, detail))
-
-
-def verify(fs: Filesystem) -> Report:
+def verify(
+    fs: Filesystem,
+    *,
+    artifacts: bool = False,
+    progress: Callable[[Checked], None] = lambda _: None,
+) -> Report:
     """Check every file of a lake.
 
     Args:
-        fs: the lake's storage. Writers may be at work: what they replace while it is checked
-            is not reported.
+        fs: the lake's storage. Writers, compactors and vacuums may be at work: what they
+            replace while it is checked is not reported.
+        artifacts: ask for every artifact too, and compare its SHA-256; else only the sizes of
+            those that are there.
+        progress: called after each file.
 
     Returns:
         What was found; nothing is changed.
@@ -111,182 +79,260 @@ def verify(fs: Filesystem) -> Report:
     Raises:
         StorageError: the store cannot be read.
     """
-    check = _Check(fs)
-    # Listed before the manifests are read, as for a snapshot.
-    entries = fs.list("")
-    by_key = {entry.key: entry for entry in entries}
-    _check_lake_file(check, by_key)
-    found = {entry.key: name for entry in entries if (name := layout.parse_segment(entry.key))}
-    _check_manifests(check, by_key)
-    _check_claims(check, by_key)
-    _check_streams(check, found.values())
-    _check_segments(check, by_key, found)
-    _check_unknown(check, by_key, found)
-    return Report(
-        lake=check.lake,
-        object_count=len(entries),
-        segment_count=len(found),
-        row_count=check.row_count,
-        size_bytes=sum(entry.size_bytes for entry in entries),
-        findings=tuple(sorted(check.findings, key=lambda finding: (finding.key, finding.kind))),
-    )
+    return Check(fs, Notebook(progress=progress)).run(artifacts=artifacts)
 
 
-def _check_lake_file(check: _Check, entries: Mapping[str, Entry]) -> None:
-    key = layout.LAKE_FILE
-    if key not in entries:
-        check.say(key, MISSING, "every lake has this file; without it nothing is read")
-        return
-    try:
-        fields = json.loads(check.fs.get(key))
-        manifest.check_format(fields["format"], key=key, url=check.fs.url)
-        check.lake = str(fields["lake"])
-    except NewerFormatError as error:
-        check.say(key, NEWER, str(error))
-    except (FormatError, ValueError, KeyError, TypeError) as error:
-        check.say(key, DAMAGED, f"no readable lake file: {error!r}")
+@dataclass(slots=True)
+class Check:
+    """A check under way.
 
+    Attributes:
+        fs: the lake's storage.
+        book: where findings go.
+        lake: the lake's id, None if it is not known.
+        entries: all objects, by key.
+        history: the manifests.
+        base: the manifest in force, number 0 where there is none; None if it cannot be read.
+        watermarks: as table `writers` says, by experiment.
+        footers: of table files that no manifest in force names.
+    """
 
-def _check_manifests(check: _Check, entries: Mapping[str, Entry]) -> None:
-    """Check that manifests are ours and whole, and that the newest one's files are there."""
-    numbers = sorted(number for key in entries if (number := layout.parse_manifest(key)))
-    for before, after in itertools.pairwise(numbers):
-        if after != before + 1:
-            check.say(layout.manifest(before + 1), MISSING, f"the next one there is {after}")
-    for number in numbers:
-        key = layout.manifest(number)
-        try:
-            data = check.fs.get(key)
-        except FileNotFoundError:  # vacuumed since it was listed
-            continue
-        try:
-            lake = check.lake or str(json.loads(data)["lake"])
-            check.newest = manifest.decode(
-                data, number=number, key=key, lake=lake, url=check.fs.url
-            )
-        except NewerFormatError as error:
-            check.say(key, NEWER, str(error))
-        except (FormatError, ValueError, KeyError, TypeError) as error:
-            check.say(key, DAMAGED, str(error))
-    if check.newest is not None:
-        _check_tables(check, check.newest, entries)
+    fs: Filesystem
+    book: Notebook
+    lake: str | None = None
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    history: History | None = None
+    base: Manifest | None = None
+    watermarks: dict[str, dict[str, int]] = field(default_factory=dict)
+    footers: dict[str, TableHeader] = field(default_factory=dict)
+    table_count: int = 0
+    table_rows: int = 0
+    _artifacts: ArtifactBook = field(default_factory=ArtifactBook)
 
+    def run(self, *, artifacts: bool = False) -> Report:
+        """Check everything.
 
-def _check_tables(check: _Check, newest: Manifest, entries: Mapping[str, Entry]) -> None:
-    for files in newest.tables.values():
-        for file in files:
-            entry = entries.get(file.path)
-            if entry is None:
-                check.say(file.path, MISSING, f"manifest {newest.number} names it")
-            elif entry.size_bytes != file.size_bytes:
-                said = f"{entry.size_bytes} bytes, the manifest says {file.size_bytes}"
-                check.say(file.path, DAMAGED, said)
+        Args:
+            artifacts: read every artifact too.
 
+        Returns:
+            What was found.
 
-def _check_claims(check: _Check, entries: Mapping[str, Entry]) -> None:
-    for key in entries:
-        number = layout.parse_claim(key)
-        if number is None:
-            continue
-        try:
-            names.decode(check.fs.get(key), number=number, key=key, url=check.fs.url)
-        except FileNotFoundError:
-            check.say(key, MISSING, "a claim was deleted while the lake was checked")
-        except NewerFormatError as error:
-            check.say(key, NEWER, str(error))
-        except FormatError as error:
-            check.say(key, DAMAGED, str(error))
-
-
-def _check_streams(check: _Check, found: Iterable[SegmentName]) -> None:
-    """Check from names alone that no row is missing, and say what is superfluous."""
-    streams: dict[Stream, list[SegmentName]] = {}
-    for name in found:
-        streams.setdefault(Stream(name.experiment_id, name.writer), []).append(name)
-    for stream, of_stream in streams.items():
-        consumed = {} if check.newest is None else check.newest.consumed
-        watermark = consumed.get(stream.writer, NOTHING_CONSUMED)
-        chosen, hole = choose(of_stream, watermark)
-        if hole is not None:
-            prefix = f"{layout.partition(stream.experiment_id)}{stream.writer}"
-            detail = f"row {hole} is in no segment, though later rows are; readers stop before it"
-            check.say(prefix, HOLE, detail)
-        live = {name for name, _ in chosen}
-        for name in of_stream:
-            if name.last <= watermark:
-                check.say(name.key, CONSUMED, f"its rows up to {watermark} are compacted")
-            elif name not in live and any(other.covers(name) for other in live):
-                check.say(name.key, SUPERSEDED, "another segment holds the same rows")
-
-
-def _check_segments(
-    check: _Check, entries: Mapping[str, Entry], found: Mapping[str, SegmentName]
-) -> None:
-    """Read every segment whole."""
-    for batch in _batches([entries[key] for key in found]):
-        for entry, data in _read(check.fs, batch):
-            if data is not None:
-                _check_segment(check, found[entry.key], data)
-
-
-def _check_segment(check: _Check, name: SegmentName, data: bytes) -> None:
-    key = name.key
-    try:
-        rows, footer = segments.decode(data, key=key)
-    except NewerFormatError as error:
-        check.say(key, NEWER, str(error))
-        return
-    except (FormatError, OSError, ValueError) as error:
-        check.say(key, DAMAGED, str(error))
-        return
-    check.row_count += rows.num_rows
-    header = footer.header
-    said = (header.experiment_id, header.writer, header.first, header.last, rows.num_rows)
-    named = (name.experiment_id, name.writer, name.first, name.last, name.count)
-    if said != named:
-        check.say(key, DAMAGED, f"the footer says {said}, the name says {named}")
-    elif segments.digest(rows) != header.digest:
-        check.say(key, DAMAGED, "the rows are not those that the footer's digest was made of")
-
-
-def _check_unknown(
-    check: _Check, entries: Mapping[str, Entry], found: Mapping[str, SegmentName]
-) -> None:
-    """Report every object that no version of the format has a place for."""
-    for key in entries:
-        is_known = (
-            key in found
-            or key == layout.LAKE_FILE
-            or key.startswith((*_FOREIGN, layout.TABLES))
-            or layout.parse_manifest(key) is not None
-            or layout.parse_claim(key) is not None
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        # Listed before the manifests are read, as for a snapshot.
+        entries = self.fs.list("")
+        self.entries = {entry.key: entry for entry in entries}
+        self._check_lake_file()
+        history = read_history(self.fs, self.entries, self.book, lake=self.lake)
+        self.history, self.base = history, history.newest
+        if not history.numbers:
+            self.base = Manifest(lake=self.lake or "")
+        check_claims(self.fs, self.entries, self.book)
+        found = log_check.listed(entries)
+        self._expect(found)
+        if self.base is not None:
+            self._check_tables()
+        row_count = log_check.check_segments(self.fs, found, self.book, self._artifacts)
+        log_check.check_streams(found, self._watermark, self.book)
+        self._check_orphans(found)
+        self._check_artifacts(is_deep=artifacts)
+        self._check_unknown({segment.entry.key for segment in found})
+        return Report(
+            lake=self.lake,
+            object_count=len(entries),
+            segment_count=len(found),
+            row_count=row_count,
+            size_bytes=sum(entry.size_bytes for entry in entries),
+            findings=self.book.sorted(),
+            table_count=self.table_count,
+            table_rows=self.table_rows,
         )
-        if not is_known:
-            check.say(key, UNKNOWN, "no file of a lake has such a name; readers pass it over")
 
+    def _expect(self, found: list[Segment]) -> None:
+        """Say how much there is to read."""
+        files = [] if self.base is None else [f for of in self.base.tables.values() for f in of]
+        sizes = [each.entry.size_bytes for each in found] + [each.size_bytes for each in files]
+        self.book.all_files, self.book.all_bytes = len(sizes), sum(sizes)
 
-def _read(fs: Filesystem, batch: list[Entry]) -> Iterator[tuple[Entry, bytes | None]]:
-    """Read objects whole, at once; None for those that are gone."""
-    try:
-        ranges = [Range(entry.key, 0, entry.size_bytes) for entry in batch]
-        yield from zip(batch, fs.get_ranges(ranges), strict=True)
-    except FileNotFoundError:  # replaced since it was listed: one by one, to find which
-        for entry in batch:
+    def _check_lake_file(self) -> None:
+        key = layout.LAKE_FILE
+        if key not in self.entries:
+            detail = "every lake has this file; without it nothing is read"
+            self.book.say(key, MISSING, detail)
+            return
+        try:
+            fields = json.loads(self.fs.get(key))
+            manifest.check_format(fields["format"], key=key, url=self.fs.url)
+            self.lake = str(fields["lake"])
+        except NewerFormatError as error:
+            self.book.say(key, NEWER, str(error))
+        except (FormatError, ValueError, KeyError, TypeError, RecursionError) as error:
+            self.book.say(key, DAMAGED, f"no readable lake file: {error!r}")
+
+    def _check_tables(self) -> None:
+        """Check the tables of each experiment, of far lakes several at once."""
+        base = self.base or Manifest(lake="")
+        files = [file for of in base.tables.values() for file in of]
+        experiments = sorted({file.experiment_id for file in files})
+        threads = 1 if self.fs.is_local else _THREADS
+        with ThreadPoolExecutor(threads, thread_name_prefix="runlake-verify") as pool:
+            readers = list(pool.map(self._check_experiment, experiments))
+        self.table_count = sum(len(reader.finished) for reader in readers)
+        self.table_rows = sum(reader.rows for reader in readers)
+        known = {writer for of in self.watermarks.values() for writer in of}
+        unread = any(self.book.is_broken(file.path) for file in files)
+        if self.base is not None and not unread:
+            for writer in sorted(self.base.consumed.keys() - known):
+                detail = f"it has a watermark of writer {writer}, but no table knows that writer"
+                self.book.say(layout.manifest(self.base.number), COUNT, detail)
+
+    def _check_experiment(self, experiment_id: str) -> TableReader:
+        """Check the tables of one experiment; again, if they are replaced meanwhile."""
+        tries = _TRIES
+        while True:
+            base, own = self.base or Manifest(lake=""), Notebook(on_file=self.book.count)
+            with tempfile.TemporaryDirectory(prefix="runlake-") as folder:
+                reader = TableReader(self.fs, base, own, Path(folder))
+                check = StateCheck(reader, experiment_id, own, self._artifacts)
+                check.check()
+                for table in base.tables.keys() - TABLES.keys():
+                    for file in base.files(table, experiment_id):
+                        reader.read_all(file)
+            tries -= 1
+            if not reader.gone or not tries or not self._has_moved(base):
+                break
+        for file in reader.gone:
+            own.say(file.path, MISSING, f"manifest {base.number} names it; its rows cannot be read")
+        for finding in own.findings:
+            self.book.say(finding.key, finding.kind, finding.detail)
+        self.watermarks[experiment_id] = check.watermarks
+        return reader
+
+    def _has_moved(self, base: Manifest) -> bool:
+        """Take the newest manifest; tell whether it is another than the one at hand."""
+        try:
+            newest = manifests.newest(self.fs, lake=base.lake)
+        except FormatError:
+            return False
+        if newest.number <= base.number:
+            return False
+        self.base = newest
+        return True
+
+    def _watermark(self, stream: Stream) -> int | None:
+        """Tell how far a stream is compacted; None where that cannot be known."""
+        if self.base is None:
+            return None
+        known = self.watermarks.get(stream.experiment_id, {}).get(stream.writer, NOTHING_CONSUMED)
+        return self.base.consumed.get(stream.writer, known)
+
+    def _check_orphans(self, found: list[Segment]) -> None:
+        """Look at the table files that the manifest in force does not name."""
+        named = frozenset[str]() if self.base is None else self.base.paths()
+        others = [
+            entry
+            for key, entry in self.entries.items()
+            if key not in named and layout.parse_table_file(key) is not None
+        ]
+        self.footers, problems = read_footers(self.fs, others)
+        top = 0 if self.history is None else self.history.top
+        for entry in others:
+            name = layout.parse_table_file(entry.key)
+            number = 0 if name is None else name.number
+            if self.base is None:
+                detail = "no manifest that can be read tells whether it is in force"
+            elif number > max(top, self.base.number):
+                detail = f"a compactor may still commit it as manifest {number}, or had died"
+            else:
+                detail = "no manifest in force names it; vacuum takes it when its grace is over"
+            self.book.say(entry.key, ORPHAN, detail + problems.get(entry.key, ""))
+        if self.base is not None:
+            self._check_lost_manifests(found, self.base)
+
+    def _check_lost_manifests(self, found: list[Segment], base: Manifest) -> None:
+        """Find commits whose rows are nowhere else: their manifest has been in force."""
+        names = log_check.streams(segment.name for segment in found)
+        for key, header in self.footers.items():
+            table = layout.parse_table_file(key)
+            if table is None or table.number <= base.number or header.lake != base.lake:
+                continue
+            lost = layout.manifest(table.number)
+            mending = "`runlake verify --repair` rebuilds it"
+            if table.number > base.number + 1:
+                seen = layout.manifest(table.number - 1)
+                detail = f"it is lost: who wrote files for the next one has seen it. {mending}"
+                self.book.say(seen, MISSING, detail)
+            if not set(header.replaces) <= self.entries.keys():
+                detail = (
+                    f"it is lost: files that vacuum took lie in those written for it. {mending}"
+                )
+                self.book.say(lost, MISSING, detail)
+            for writer, (_, last) in header.inputs.items():
+                stream = Stream(table.experiment_id, writer)
+                mark = self._watermark(stream)
+                mark = NOTHING_CONSUMED if mark is None else mark
+                reached, _ = choose(names.get(stream, []), mark)
+                reach = reached[-1][0].last if reached else mark
+                if reach < last:
+                    rows = f"rows {reach + 1} to {last} of writer {writer}"
+                    detail = f"it is lost: {rows} are only in files written for it. {mending}"
+                    self.book.say(lost, MISSING, detail)
+
+    def _check_artifacts(self, *, is_deep: bool) -> None:
+        """Check that artifacts are there and have the size, and the content, that was logged."""
+        purged = frozenset[str]() if self.base is None else self.base.purged
+        for key, said in sorted(self._artifacts.files.items()):
+            if key.split("/")[2] in purged:
+                continue
+            entry = self.entries.get(key)
+            if entry is None and is_deep:
+                entry = next((each for each in self.fs.list(key) if each.key == key), None)
+            if entry is None:
+                if is_deep:
+                    self.book.say(key, ARTIFACT, "it was logged as an artifact, and is not there")
+            elif entry.size_bytes != said.size_bytes:
+                detail = f"it has {entry.size_bytes} bytes, {said.size_bytes} were logged"
+                self.book.say(key, ARTIFACT, detail)
+            elif is_deep and said.sha256 and self._sha256(key) != said.sha256:
+                self.book.say(key, ARTIFACT, "its content is not what was logged")
+
+    def _sha256(self, key: str) -> str:
+        digest = hashlib.sha256()
+        with tempfile.TemporaryDirectory(prefix="runlake-") as folder:
+            copy = Path(folder) / "artifact"
             try:
-                yield entry, fs.get(entry.key)
+                self.fs.download(key, copy)
             except FileNotFoundError:
-                yield entry, None
+                return ""
+            with copy.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    def _check_unknown(self, known: set[str]) -> None:
+        """Report every object that no version of the format has a place for."""
+        named = frozenset[str]() if self.base is None else self.base.paths()
+        for key in self.entries:
+            if key.startswith(QUARANTINE):
+                self.book.say(key, QUARANTINED, "a repair has put it here; readers pass it over")
+            elif key.startswith("names/probes/"):
+                self.book.say(key, LEFTOVER, "a probe of the store has left it; it may be deleted")
+            elif not (
+                key in known
+                or key in named
+                or key == layout.LAKE_FILE
+                or key.startswith("artifacts/")
+                or _is_table(key)
+                or layout.parse_manifest(key) is not None
+                or layout.parse_claim(key) is not None
+            ):
+                detail = "no file of a lake has such a name; readers pass it over"
+                self.book.say(key, UNKNOWN, detail)
 
 
-def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Cut into batches that fit into memory."""
-    batch: list[Entry] = []
-    size = 0
-    for entry in entries:
-        if batch and size + entry.size_bytes > _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(entry)
-        size += entry.size_bytes
-    if batch:
-        yield batch
+def _is_table(key: str) -> bool:
+    """Tell whether a key may be a table's: a file, or what publishes it to other engines."""
+    is_log = key.startswith(layout.TABLES) and "/_delta_log/" in key
+    return is_log or layout.parse_table_file(key) is not None

@@ -7,44 +7,38 @@ files that have become too many.
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from runlake._lazy import lazy
 from runlake.errors import FormatError
-from runlake.storage import arrays
 from runlake.storage.filesystem import Range
-from runlake.storage.table_files import TABLES, WRITERS, read_groups
+from runlake.storage.table_files import TABLES
 from runlake.upkeep import intake, tiers
-from runlake.upkeep.attempt import Attempt
+from runlake.upkeep.attempt import attempted
 from runlake.upkeep.commit import Change
 from runlake.upkeep.intake import Batch
 from runlake.upkeep.merge import merged
 from runlake.upkeep.order import in_order
+from runlake.upkeep.ripe import has_ended, is_settled
+from runlake.upkeep.sources import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.manifest import Manifest
     from runlake.storage.snapshot import LiveSegment, Snapshot
     from runlake.storage.table_files import Table
-    from runlake.upkeep.intake import Decoded
+    from runlake.upkeep.attempt import Attempt
     from runlake.upkeep.tiers import SortedRun
 else:
     pa = lazy("pyarrow")
-    pc = lazy("pyarrow.compute")
 
 BUDGET_BYTES: Final = 256 << 20
 """What a compaction may hold in memory, unless the caller says otherwise."""
-QUIET_S: Final = 900
-"""After so long without an object the last segment of an open writer is taken as well."""
 _LEAST_BATCH_BYTES: Final = 16 << 20
 _GATHER_BYTES: Final = 8 << 20
 _GATHER: Final = 256
@@ -91,6 +85,11 @@ class Limits:
     merge_bytes: int | None = None
     is_full: bool = False
 
+    @property
+    def most_sources(self) -> int:
+        """Sorted runs of compacted files that are merged at once."""
+        return max(2, self.budget_bytes // _SOURCE_BYTES)
+
 
 @final
 class Work:
@@ -100,19 +99,31 @@ class Work:
         done: what is in force so far.
     """
 
-    def __init__(self, fs: Filesystem, experiment_id: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        fs: Filesystem,
+        experiment_id: str,
+        limits: Limits,
+        *,
+        unripe: Collection[str] = (),
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
         """Start with nothing done.
 
         Args:
             fs: the lake's storage.
             experiment_id: the partition.
             limits: how much may be taken.
+            unripe: writers whose newest segment goes in although they may replace it.
+            pause: called between two pieces of work; what it raises ends the work.
         """
         self.done = Compacted(experiment_id)
-        self._fs, self._limits = fs, limits
-        self._experiment_id = experiment_id
+        self._fs, self._limits, self._pause = fs, limits, pause
+        self._experiment_id, self._unripe = experiment_id, frozenset(unripe)
         self._if_won = self.done
         self._problems: dict[str, str] = {}
+        self._goal: dict[str, int] | None = None
+        self._not_yet: set[str] = set()
 
     def next_change(self, snapshot: Snapshot) -> Change | None:
         """Write the files of the next change.
@@ -128,7 +139,7 @@ class Work:
             StorageError: the store cannot be read or written.
             FormatError: a table file is damaged.
         """
-        return self._next_rows(snapshot) or self._next_merge(snapshot.manifest)
+        return self.next_rows(snapshot) or self._next_merge(snapshot.manifest)
 
     def settle(self, *, is_won: bool) -> None:
         """Count the last change, which was committed or lost."""
@@ -138,26 +149,27 @@ class Work:
             self.done = replace(self.done, conflicts=self.done.conflicts + 1)
         self._if_won = self.done
 
-    def _next_rows(self, snapshot: Snapshot) -> Change | None:
-        """Take the next segments in."""
+    def next_rows(self, snapshot: Snapshot) -> Change | None:
+        """Take the next segments in; as `next_change`, but files of tables stay as they are."""
         batch = self._take_in(snapshot)
         _let_go()
         self.done = self._if_won = replace(self.done, problems=tuple(self._problems.values()))
         if not batch.segments:
             return None
         base, written = snapshot.manifest, 0
-        with self._attempt(base, inputs=batch.inputs) as attempt:
+        with attempted(
+            self._fs, base, experiment_id=self._experiment_id, inputs=batch.inputs
+        ) as attempt:
             for table in TABLES.values():
                 rows = batch.rows_of(table)
                 _let_go()
                 if table.is_folded:
                     attempt.write(table, [rows])
                 else:
-                    written += attempt.write(
-                        table, in_order(rows, table.order, size=table.group_rows)
-                    )
+                    pieces = in_order(rows, table.order, size=table.group_rows)
+                    written += attempt.write(table, self._unhurried(pieces))
                 del rows
-            self._check_count(batch.row_count, written)
+            self.check_count(batch.row_count, written)
         done = self.done
         self._if_won = replace(
             done,
@@ -178,7 +190,9 @@ class Work:
         if not dropped:
             return None
         paths = [file.path for file in dropped]
-        with self._attempt(base, replaces=paths) as attempt:
+        with attempted(
+            self._fs, base, experiment_id=self._experiment_id, replaces=paths
+        ) as attempt:
             for name, runs in due.items():
                 self._merge(attempt, TABLES[name], runs, base.purged)
         done = self.done
@@ -195,7 +209,7 @@ class Work:
         return tiers.due(
             table,
             base.files(table.name, self._experiment_id),
-            most_runs=max(2, self._limits.budget_bytes // _SOURCE_BYTES),
+            most_runs=self._limits.most_sources,
             most_bytes=self._limits.merge_bytes,
             is_full=self._limits.is_full,
         )
@@ -204,39 +218,32 @@ class Work:
         self, attempt: Attempt, table: Table, runs: Sequence[SortedRun], purged: Collection[str]
     ) -> None:
         """Merge sorted runs of one table into one."""
-        sources = [_Source(self._fs, table, run, attempt.folder, purged=purged) for run in runs]
-        written = attempt.write(table, merged(table, map(_Source.pieces, sources)))
+        sources = [
+            Source(self._fs, table, run, attempt.folder, purged=purged)
+            for run in tiers.sources(table, runs)
+        ]
+        pieces = merged(table, map(Source.pieces, sources))
+        written = attempt.write(table, self._unhurried(pieces))
         if not table.is_folded:
             count = sum(file.rows for run in runs for file in run.files)
-            self._check_count(count - sum(source.purged_rows for source in sources), written)
+            self.check_count(count - sum(source.purged_rows for source in sources), written)
 
-    @contextmanager
-    def _attempt(
-        self,
-        base: Manifest,
-        *,
-        inputs: Mapping[str, tuple[int, int]] | None = None,
-        replaces: Sequence[str] = (),
-    ) -> Iterator[Attempt]:
-        """Lend an attempt; its files are deleted if it fails."""
-        with tempfile.TemporaryDirectory(prefix="runlake-") as folder:
-            attempt = Attempt(
-                self._fs,
-                base,
-                experiment_id=self._experiment_id,
-                folder=Path(folder),
-                inputs=inputs,
-                replaces=replaces,
-            )
-            try:
-                yield attempt
-            except Exception:
-                attempt.discard()
-                raise
-        _let_go()
+    def _unhurried(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Pause before each piece."""
+        for piece in pieces:
+            self._pause()
+            yield piece
 
-    def _check_count(self, expected: int, written: int) -> None:
-        """Refuse to commit files that do not hold every row."""
+    def check_count(self, expected: int, written: int) -> None:
+        """Refuse to commit files that do not hold every row.
+
+        Args:
+            expected: rows that were taken in.
+            written: rows that were written.
+
+        Raises:
+            FormatError: they are not as many.
+        """
         if expected != written:
             message = (
                 f"experiment {self._experiment_id} of {self._fs.url}: {written} rows were written "
@@ -245,7 +252,11 @@ class Work:
             raise FormatError(message, url=self._fs.url)
 
     def _take_in(self, snapshot: Snapshot) -> Batch:
-        """Take segments in until memory is full."""
+        """Take segments in until memory is full.
+
+        Only rows that were there at the beginning: what comes meanwhile would keep this at work
+        without an end, for ever fewer rows a commit.
+        """
         batch = Batch(snapshot.manifest.purged)
         most = max(_LEAST_BATCH_BYTES, self._limits.budget_bytes - 4 * _GATHER_BYTES)
         self._problems.clear()
@@ -256,7 +267,16 @@ class Work:
             if segment.name.experiment_id == self._experiment_id
         ]
         newest = {segment.name.writer: segment for segment in live}
-        for segment, data in self._fetch(live):
+        if self._goal is None:
+            self._goal = {writer: segment.name.last for writer, segment in newest.items()}
+        wanted = [
+            segment
+            for segment in live
+            if segment.name.first + segment.skip_rows <= self._goal.get(segment.name.writer, -1)
+            and segment.entry.key not in self._not_yet
+        ]
+        for segment, data in self._fetch(wanted):
+            self._pause()
             writer = segment.name.writer
             if writer in stopped:
                 continue
@@ -267,7 +287,12 @@ class Work:
                 self._problems[segment.entry.key] = str(error)
                 stopped.add(writer)
                 continue
-            if segment is newest[writer] and not _is_over(found, snapshot):
+            if segment is newest[writer] and not (
+                writer in self._unripe
+                or is_settled(segment, now_us=snapshot.taken_us)
+                or has_ended(found.footer)
+            ):
+                self._not_yet.add(segment.entry.key)
                 continue
             if batch.segments and batch.size_bytes + found.size_bytes > most:
                 break
@@ -286,53 +311,6 @@ class Work:
             ranges = [Range(each.entry.key, 0, each.entry.size_bytes) for each in asked]
             yield from zip(asked, self._fs.get_ranges(ranges), strict=True)
             start = end
-
-
-@final
-class _Source:
-    """The rows of one sorted run, row group by row group."""
-
-    def __init__(
-        self,
-        fs: Filesystem,
-        table: Table,
-        run: SortedRun,
-        folder: Path,
-        *,
-        purged: Collection[str],
-    ) -> None:
-        self.purged_rows = 0
-        self._fs, self._table, self._run = fs, table, run
-        self._copy = folder / f"{table.name}-of-{run.number}"
-        self._purged = arrays.strings(sorted(purged)) if purged else None
-
-    def pieces(self) -> Iterator[pa.Table]:
-        """Yield the rows in order, those of purged runs left out."""
-        for file in self._run.files:
-            for rows in read_groups(self._local(file.path), self._table, key=file.path):
-                yield self._unpurged(rows)
-
-    def _local(self, key: str) -> Path:
-        """Return a local file of a key: of a far lake a copy, one at a time."""
-        if self._fs.is_local:
-            path = self._fs.local_file(key)
-            path.stat()
-            return path
-        self._fs.download(key, self._copy)
-        return self._copy
-
-    def _unpurged(self, rows: pa.Table) -> pa.Table:
-        if self._purged is None or self._table.name == WRITERS.name:
-            return rows
-        kept = rows.filter(pc.invert(pc.is_in(rows["run_id"], value_set=self._purged)))
-        self.purged_rows += rows.num_rows - kept.num_rows
-        return kept
-
-
-def _is_over(found: Decoded, snapshot: Snapshot) -> bool:
-    """Tell whether the newest segment of a writer is unlikely to be replaced by a longer one."""
-    quiet_us = snapshot.taken_us - found.segment.entry.time_us
-    return found.is_closed or found.segment.name.merged or quiet_us > QUIET_S * 1_000_000
 
 
 def _let_go() -> None:

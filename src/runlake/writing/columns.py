@@ -125,6 +125,7 @@ class ColumnWriter:
         self._summaries = Summaries()
         self._waiting: list[_Finished] = []
         self.uploaded_rows = 0
+        self.objects = 0
 
     @property
     def rows(self) -> int:
@@ -233,6 +234,7 @@ class ColumnWriter:
                 put(storage, oldest.name, data, table)
             self._waiting.pop(0)
             self.uploaded_rows = oldest.name.last + 1
+            self.objects += 1
             oldest.drop()
 
     def move_waiting(self, successor: Callable[[], ColumnWriter]) -> ColumnWriter:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from runlake.storage.snapshot import Snapshot
+
 
 class _Journal(Journal):
     """A journal that takes everything and keeps nothing."""
@@ -90,6 +92,9 @@ class DisabledDrain(Drain):
 
     def wake(self) -> None:
         """Nothing is due."""
+
+    def saw(self, snapshot: Snapshot) -> None:
+        """Nothing is compacted."""
 
     def flush(self, timeout_s: float) -> None:
         """Nothing is waiting."""

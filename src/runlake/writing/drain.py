@@ -14,12 +14,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from runlake import clock, ids
-from runlake.errors import ConflictError, RunlakeError, StorageError
-from runlake.writing import lifecycle, recover
+from runlake.errors import ConflictError, RunlakeError
+from runlake.upkeep import automatic
+from runlake.writing import lifecycle, notices, recover
 from runlake.writing.columns import ColumnWriter
 from runlake.writing.journals import Journals
 from runlake.writing.lanes import FAR, LOCAL, Lane, Stop, Target, W
-from runlake.writing.notices import tell, tell_left, tell_refused
+from runlake.writing.notices import tell
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from runlake.settings import Settings
     from runlake.storage.engine import Storage
+    from runlake.storage.snapshot import Snapshot
     from runlake.writing import places
 
 # A run that has just ended is looked for; many that end at once share one upload.
@@ -57,6 +59,9 @@ class Drain:
         self._columns: dict[str, Lane[ColumnWriter]] = {}
         self._thread: threading.Thread | None = None
         self._stop = Stop()
+        self._keeper = automatic.Keeper(
+            self.storage, is_on=self._settings.compact == "auto", tell=tell
+        )
         self._journals = Journals(self.storage.fs.url, self._settings)
         self._recovery: Iterator[object] | None = None
         self._synced_s = clock.monotonic_s()
@@ -117,6 +122,15 @@ class Drain:
         """Look at once whether something is due."""
         self._wake.set()
 
+    def saw(self, snapshot: Snapshot) -> None:
+        """Have experiments compacted of which a reader has seen many objects.
+
+        Args:
+            snapshot: what it saw.
+        """
+        if self._keeper.saw(snapshot):
+            lifecycle.watch_drain(self)
+
     def flush(self, timeout_s: float) -> None:
         """Return when every row logged before the call is in the store.
 
@@ -143,11 +157,7 @@ class Drain:
             errors = [target.lane.error for target in targets if target.lane.error is not None]
             cause = errors[0] if errors else None
             why = f"{cause}" if in_time else f"no answer within {timeout_s:g} s"
-            message = (
-                f"{left} rows did not reach {self.storage.fs.url!r}: {why}. They are kept in the "
-                "local journal and go out when the store answers."
-            )
-            raise StorageError(message, url=self.storage.fs.url) from cause
+            raise notices.not_flushed(self.storage.fs.url, left, why) from cause
 
     def close(self, timeout_s: float) -> None:
         """End all writers: upload, say that they end, join small segments.
@@ -180,11 +190,11 @@ class Drain:
         Args:
             timeout_s: seconds to wait.
         """
-        thread = self._thread
-        self._stop.until_s = clock.monotonic_s() + timeout_s
+        thread, stop = self._thread, self._stop
+        stop.until_s = clock.monotonic_s() + timeout_s
         self._wake.set()
-        if thread is not None:
-            thread.join(timeout_s)
+        if thread is not None and stop.ended.wait(timeout_s) and not stop.is_keeping:
+            thread.join()
         with self._lock:
             ended = [lane for lane in self._lanes if lane.ending]
             self._rows_done += sum(lane.writer.uploaded_rows for lane in ended)
@@ -195,15 +205,13 @@ class Drain:
                 self._start()
         left = [lane for lane in ended if not lane.done]
         if left:
-            kept = sum(lane.writer.pending for lane in left if lane.lock is not None)
-            gone = sum(lane.writer.pending for lane in left if lane.lock is None)
-            tell_left(self.storage.fs.url, root=self._journals.place.root, kept=kept, gone=gone)
+            notices.tell_left(self.storage.fs.url, left, root=self._journals.place.root)
 
     def abandon_in_child(self) -> None:
         """Drop the parent's writers in a forked child; the child's first row makes its own."""
         for lane in self._lanes:
             lane.writer.abandon_in_child()
-            if lane.lock is not None:
+            if lane.lock is not None and not lane.done:  # else its descriptor is closed
                 lane.lock.abandon_in_child()
         self._reset()
 
@@ -245,10 +253,7 @@ class Drain:
         try:
             thread.start()
         except RuntimeError as error:
-            tell(
-                f"the thread that brings rows to {self.storage.fs.url!r} cannot start ({error}). "
-                "They are kept in the local journal and go out at the next opening of the lake."
-            )
+            notices.tell_no_thread(self.storage.fs.url, error)
             return
         self._thread = thread
         lifecycle.watch_drain(self)
@@ -262,6 +267,17 @@ class Drain:
 
     def _run(self) -> None:
         stop = self._stop
+        try:
+            self._move_rows(stop)
+        finally:
+            session = automatic.take_over()
+            stop.is_keeping = session is not None
+            stop.ended.set()
+        if session is not None:
+            automatic.serve(session)
+
+    def _move_rows(self, stop: Stop) -> None:
+        """Serve every writer when it is due, until told to end, and then bring all out."""
         while not stop.is_wanted():
             self._wake.wait(self._until_due_s())
             self._wake.clear()
@@ -340,14 +356,13 @@ class Drain:
         else:
             if lane.failures > 1:
                 tell(f"the store {self.storage.fs.url!r} answers again.")
-            lane.failures, lane.error = 0, None
-            now = clock.monotonic_s()
-            lane.put_s = now if writer.uploaded_rows > before else lane.put_s
-            lane.due_s = now + self._cadence.wait_s(now - lane.born_s)
+            new = lane.succeeded(clock.monotonic_s(), before=before, cadence=self._cadence)
+            # At the end this thread does it itself: no other can be started then.
+            self._keeper.put(writer.experiment_id, new, now=not self._stop.wanted)
         lane.attempts += 1
         untold = lane.writer.refused - lane.refused_told
         if untold:
-            tell_refused(untold, limit_bytes=self._settings.journal_limit_bytes)
+            notices.tell_refused(untold, limit_bytes=self._settings.journal_limit_bytes)
             lane.refused_told += untold
         if writer.must_end and not lane.ending:
             with self._lock:
@@ -374,12 +389,7 @@ class Drain:
         wait = min(_BACKOFF_S, 2.0**lane.failures) * (0.5 + ids.jitter())
         lane.due_s = clock.monotonic_s() + wait
         if lane.failures == 1:
-            known = isinstance(error, (RunlakeError, OSError))
-            detail = f"{error}" if known else f"{type(error).__name__}: {error}"
-            tell(
-                f"rows cannot be brought to {self.storage.fs.url!r} now: {detail}. Logging goes "
-                "on; they are kept in the local journal and go out when the store answers."
-            )
+            notices.tell_failing(self.storage.fs.url, error)
 
     def _rekey(self, lane: Lane[Any], error: ConflictError) -> None:
         """Go on under a new writer id, because another process writes under ours."""

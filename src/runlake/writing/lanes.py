@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from runlake.writing.columns import ColumnWriter
@@ -51,6 +52,7 @@ class Lane(Generic[W]):
     attempts: int = 0
     error: Exception | None = None
     refused_told: int = 0
+    objects_told: int = 0
     flush_wanted: bool = False
     successor: Lane[Any] | None = None
     moved_rows: int = 0
@@ -66,6 +68,23 @@ class Lane(Generic[W]):
             return True
         return pending > 0 and now_s >= self.due_s
 
+    def succeeded(self, now_s: float, *, before: int, cadence: Cadence) -> int:
+        """Take note of an upload.
+
+        Args:
+            now_s: the monotonic clock.
+            before: rows that the store held before.
+            cadence: says when the next is due.
+
+        Returns:
+            How many objects are new since the last one.
+        """
+        self.failures, self.error = 0, None
+        self.put_s = now_s if self.writer.uploaded_rows > before else self.put_s
+        self.due_s = now_s + cadence.wait_s(now_s - self.born_s)
+        told, self.objects_told = self.objects_told, self.writer.objects
+        return self.objects_told - told
+
     def wait_s(self, now_s: float, longest_s: float) -> float:
         """Return the seconds until it is time to look again."""
         if self.done or not (self.writer.pending or self.ending):
@@ -75,10 +94,19 @@ class Lane(Generic[W]):
 
 @dataclass(slots=True)
 class Stop:
-    """Whether a thread was told to end; each thread has its own."""
+    """Whether a thread was told to end, and whether it has; each thread has its own.
+
+    Attributes:
+        wanted: it was told to.
+        until_s: when it must, by the monotonic clock.
+        is_keeping: it goes on with upkeep, for which nobody has to wait.
+        ended: all its rows are out, or its time was over.
+    """
 
     wanted: bool = False
     until_s: float = 0.0
+    is_keeping: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def is_wanted(self) -> bool:
         """Ask now: another thread says so."""

@@ -19,6 +19,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from runlake import clock
+from runlake.upkeep import automatic
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -91,7 +92,7 @@ def _here() -> _Process:
 
 
 def end() -> None:
-    """End all open runs, then close all drains; twice is the same as once."""
+    """End all open runs, then close all drains, then end upkeep; twice is the same as once."""
     here = _process
     if here.pid != os.getpid():
         return
@@ -105,6 +106,8 @@ def end() -> None:
     deadline_s = clock.monotonic_s() + max([drain.begin_close() for drain in drains], default=0.0)
     for drain in drains:
         drain.end_close(max(0.0, deadline_s - clock.monotonic_s()))
+    # Who was told to end has little time.
+    automatic.end(0.0 if here.terminated else automatic.END_S)
 
 
 def _unhandled() -> BaseException | None:

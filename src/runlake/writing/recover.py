@@ -153,7 +153,9 @@ def load(folder: Path, owner: Owner) -> tuple[Writer, tuple[str, ...]]:
         book.add(event.run_id, event.kind, event.key, fact)
     end = Position(point_count, sealed.events + len(events))
     killed: tuple[str, ...] = ()
-    if end.rows and not (events and events[-1].kind == schema.CLOSE):
+    # Where it died while it tidied up, its last seal holds that it had closed.
+    kinds = [*saved.facts["kind"].to_pylist(), *(event.kind for event in events[-1:])]
+    if end.rows and schema.CLOSE not in kinds:
         killed = tuple(sorted(book.open_runs()))
         alive_us = _alive_us(folder, pages, point_count)
         clocks = [event.clock for event in events]

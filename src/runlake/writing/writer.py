@@ -79,6 +79,7 @@ class Writer:
         self.uploaded = Position(0, 0)
         self.ended_runs: set[str] = set()
         self.must_end = False
+        self.objects = 0
         self._folded = Position(0, 0)
         self._tail = _Tail()
         self._keys_of: dict[str, list[int]] = {}
@@ -250,6 +251,7 @@ class Writer:
         self._superseded += [(clock.monotonic_s(), old) for old in covered]
         self._tail.tried = {name}
         self._tail.name = name
+        self.objects += self._tail.uploads == 0
         self._tail.uploads += 1
         self.uploaded = cut
         self._tail.size_bytes = len(data)

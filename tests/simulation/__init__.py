@@ -1,0 +1,1 @@
+"""The whole protocol, simulated: the real code of many processes in one seeded world."""
