@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from runlake.settings import Settings
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.snapshot import Snapshot
-    from runlake.upkeep import copying
-    from runlake.upkeep.passage import Copied
+    from runlake.upkeep.copies import copying
+    from runlake.upkeep.copies.passage import Copied
 else:
-    copying = lazy("runlake.upkeep.copying")
+    copying = lazy("runlake.upkeep.copies.copying")
     filelist = lazy("runlake.query.filelist")
 
 # Of so many runs that this process began or resumed, the params are remembered.

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runlake.storage.engine import Storage
-    from runlake.upkeep import compact, delta, purge, tending, vacuum, verify, work
-    from runlake.upkeep import repair as repairing
+    from runlake.upkeep import compact, delta, purge, tending, vacuum, work
+    from runlake.upkeep.checks import repair as repairing
+    from runlake.upkeep.checks import verify
+    from runlake.upkeep.checks.findings import Checked, Report
     from runlake.upkeep.delta import Published
-    from runlake.upkeep.findings import Checked, Report
     from runlake.upkeep.purge import Purged
     from runlake.upkeep.tending import Compaction
     from runlake.upkeep.vacuum import Vacuumed
@@ -34,11 +35,11 @@ else:
     compact = lazy("runlake.upkeep.compact")
     delta = lazy("runlake.upkeep.delta")
     purge = lazy("runlake.upkeep.purge")
-    repairing = lazy("runlake.upkeep.repair")
+    repairing = lazy("runlake.upkeep.checks.repair")
     recover = lazy("runlake.writing.recover")
     tending = lazy("runlake.upkeep.tending")
     vacuum = lazy("runlake.upkeep.vacuum")
-    verify = lazy("runlake.upkeep.verify")
+    verify = lazy("runlake.upkeep.checks.verify")
     work = lazy("runlake.upkeep.work")
 
 

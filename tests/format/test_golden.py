@@ -11,8 +11,8 @@ import pytest
 from runlake.settings import Settings
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
-from runlake.upkeep import findings
-from runlake.upkeep.verify import verify
+from runlake.upkeep.checks import findings
+from runlake.upkeep.checks.verify import verify
 from tests.format.make_golden import ANSWERS, LAKE, QUESTIONS, age, answers
 
 if TYPE_CHECKING:

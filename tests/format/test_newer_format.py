@@ -13,7 +13,7 @@ from runlake.settings import Settings
 from runlake.storage import layout
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
-from runlake.upkeep.verify import verify
+from runlake.upkeep.checks.verify import verify
 from tests.format.make_golden import LAKE
 from tests.storage.lakes import named, segment
 

@@ -34,7 +34,7 @@ MAY_CATCH_ALL = {
     ("storage/objectfs.py", "_put_absent"): "any error may hide that the object was written",
     ("storage/plainfs.py", "_ask"): "each store's library has errors of its own",
     ("upkeep/automatic.py", "_do"): "whoever logs or reads must not fail by upkeep",
-    ("upkeep/chunks.py", "distrusted"): "damaged bytes make decoders raise anything",
+    ("upkeep/checks/chunks.py", "distrusted"): "damaged bytes make decoders raise anything",
     ("writing/drain.py", "_serve"): "the thread must live: rows wait in the journal",
     ("writing/drain.py", "_upkeep"): "the thread must live, whatever an old journal holds",
     ("writing/recover.py", "_recover"): "one bad journal must not keep the others",

@@ -15,7 +15,7 @@ from typing import Final
 from runlake.settings import Settings
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
-from runlake.upkeep.copying import copy_lake
+from runlake.upkeep.copies.copying import copy_lake
 from runlake.upkeep.work import Limits
 
 SMALL_RUN: Final = "small-run"

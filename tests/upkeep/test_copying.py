@@ -20,9 +20,9 @@ from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.names import Claim
 from runlake.testing.filesystems import Call, CrashAt, SimulatedCrash, SlowFilesystem, Wrapper
-from runlake.upkeep import passage as passage_module
 from runlake.upkeep.compact import Compactor
-from runlake.upkeep.copying import Copied, Place, copy, copy_lake
+from runlake.upkeep.copies import passage as passage_module
+from runlake.upkeep.copies.copying import Copied, Place, copy, copy_lake
 from runlake.upkeep.purge import purge, purge_experiment
 from runlake.upkeep.vacuum import vacuum
 from runlake.upkeep.work import Limits
@@ -177,7 +177,7 @@ def test_a_lake_is_copied_with_little_memory_and_far_away(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passage_module, "PARCEL_ROWS", 1)
-    monkeypatch.setattr("runlake.upkeep.parcel._LEAST_BYTES", 1)
+    monkeypatch.setattr("runlake.upkeep.copies.parcel._LEAST_BYTES", 1)
     for number in range(1, 6):
         runs = [*life_of("run-a"), *life_of(f"run-{number}"), CLOSE]
         put_whole(two.source, MadeWriter(number, runs), size=3)

@@ -10,7 +10,7 @@ from runlake import ids
 from runlake.errors import AlreadyExistsError, NotFoundError
 from runlake.lake import Lake, open_lake
 from runlake.upkeep.compact import Compactor
-from runlake.upkeep.copying import copy_lake
+from runlake.upkeep.copies.copying import copy_lake
 from runlake.upkeep.purge import purge, purge_experiment
 from runlake.upkeep.vacuum import vacuum
 

@@ -15,13 +15,13 @@ from runlake.storage import layout, manifest, manifests
 from runlake.storage.manifest import Manifest
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.upkeep import commit as commit_module
-from runlake.upkeep import findings
+from runlake.upkeep.checks import findings
+from runlake.upkeep.checks.repair import repair
+from runlake.upkeep.checks.verify import verify
 from runlake.upkeep.compact import Compactor
-from runlake.upkeep.copying import copy
-from runlake.upkeep.passage import Place
-from runlake.upkeep.repair import repair
+from runlake.upkeep.copies.copying import copy
+from runlake.upkeep.copies.passage import Place
 from runlake.upkeep.vacuum import vacuum
-from runlake.upkeep.verify import verify
 from runlake.upkeep.work import Limits
 from tests.storage.lakes import EXPERIMENT
 from tests.upkeep.busy import make_busy, rows_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runlake.storage.filesystem import Filesystem
-    from runlake.upkeep.findings import Report
+    from runlake.upkeep.checks.findings import Report
 
 TABLES = ("metrics", "events", "facts", "summaries", "writers")
 

@@ -17,9 +17,10 @@ from runlake.storage import layout, manifest, manifests, segments, table_files
 from runlake.storage.manifest import Manifest, TableFile
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.names import Claim
-from runlake.upkeep import commit, findings, table_writer
+from runlake.upkeep import commit, table_writer
+from runlake.upkeep.checks import findings
+from runlake.upkeep.checks.verify import verify
 from runlake.upkeep.vacuum import vacuum
-from runlake.upkeep.verify import verify
 from runlake.upkeep.work import Limits
 from tests.storage.lakes import (
     EXPERIMENT,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runlake import questions
     from runlake.lake import Lake
     from runlake.query import listing
-    from runlake.upkeep.findings import Report
+    from runlake.upkeep.checks.findings import Report
     from runlake.writing import recover
 else:
     listing = lazy("runlake.query.listing")

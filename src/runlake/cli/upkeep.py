@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runlake.lake import Lake
     from runlake.query import listing
     from runlake.settings import Settings
-    from runlake.upkeep.passage import Copied
+    from runlake.upkeep.copies.passage import Copied
     from runlake.upkeep.purge import Purged
     from runlake.upkeep.tending import Tended
     from runlake.upkeep.vacuum import Vacuumed

@@ -12,8 +12,8 @@ from runlake.errors import FormatError
 from runlake.storage import layout
 from runlake.storage.manifest import TableFile
 from runlake.storage.table_files import TABLES, WRITERS
-from runlake.upkeep.chunks import distrusted
-from runlake.upkeep.rebuild import COUNTED, Surveyed
+from runlake.upkeep.checks.chunks import distrusted
+from runlake.upkeep.checks.rebuild import COUNTED, Surveyed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

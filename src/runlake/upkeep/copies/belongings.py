@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from runlake.storage.filesystem import Entry, Filesystem
     from runlake.storage.manifest import Manifest
+    from runlake.upkeep.copies.written import Held
     from runlake.upkeep.sources import Files
-    from runlake.upkeep.written import Held
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")

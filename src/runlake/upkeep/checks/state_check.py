@@ -23,13 +23,13 @@ from runlake.storage.manifest import NOTHING_CONSUMED
 from runlake.storage.standing import coded
 from runlake.storage.state import Summaries
 from runlake.storage.table_files import EVENTS, FACTS, METRICS, SUMMARIES, WRITERS, arrow_schema
-from runlake.upkeep.chunks import UnusableError
-from runlake.upkeep.findings import COUNT, STATE
+from runlake.upkeep.checks.chunks import UnusableError
+from runlake.upkeep.checks.findings import COUNT, STATE
+from runlake.upkeep.checks.spill import FACTS_BY_RUN, by_kind, facts_of
+from runlake.upkeep.checks.table_check import numbers_of
 from runlake.upkeep.fold import folded
 from runlake.upkeep.merge import Head, merged
 from runlake.upkeep.order import group_codes
-from runlake.upkeep.spill import FACTS_BY_RUN, by_kind, facts_of
-from runlake.upkeep.table_check import numbers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from runlake.storage.manifest import TableFile
     from runlake.storage.table_files import Table
-    from runlake.upkeep.findings import Notebook
-    from runlake.upkeep.table_check import TableReader
+    from runlake.upkeep.checks.findings import Notebook
+    from runlake.upkeep.checks.table_check import TableReader
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")

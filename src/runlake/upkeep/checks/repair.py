@@ -21,9 +21,8 @@ from runlake.storage import layout, manifest, manifests
 from runlake.storage.manifest import NOTHING_CONSUMED, Manifest
 from runlake.storage.snapshot import Stream
 from runlake.storage.table_files import TABLES, WRITERS
-from runlake.upkeep import log_check
-from runlake.upkeep.commit import kept_hot
-from runlake.upkeep.findings import (
+from runlake.upkeep.checks import log_check
+from runlake.upkeep.checks.findings import (
     DAMAGED,
     FOREIGN,
     LOST,
@@ -38,12 +37,13 @@ from runlake.upkeep.findings import (
     Notebook,
     Report,
 )
-from runlake.upkeep.orphans import QUARANTINE, read_footers
-from runlake.upkeep.rebuild import Found, chosen_from
-from runlake.upkeep.state_check import ArtifactBook, StateCheck
-from runlake.upkeep.survey import survey
-from runlake.upkeep.table_check import TableReader
-from runlake.upkeep.verify import Check, verify
+from runlake.upkeep.checks.orphans import QUARANTINE, read_footers
+from runlake.upkeep.checks.rebuild import Found, chosen_from
+from runlake.upkeep.checks.state_check import ArtifactBook, StateCheck
+from runlake.upkeep.checks.survey import survey
+from runlake.upkeep.checks.table_check import TableReader
+from runlake.upkeep.checks.verify import Check, verify
+from runlake.upkeep.commit import kept_hot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.layout import SegmentName
     from runlake.storage.manifest import TableFile
-    from runlake.upkeep.rebuild import Choice, Surveyed
+    from runlake.upkeep.checks.rebuild import Choice, Surveyed
 
 _TRIES: Final = 8
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from runlake import ids
 from runlake.errors import FormatError, NewerFormatError
 from runlake.storage import layout, manifest, names
-from runlake.upkeep.findings import DAMAGED, FOREIGN, HISTORY, MISSING, NEWER
+from runlake.upkeep.checks.findings import DAMAGED, FOREIGN, HISTORY, MISSING, NEWER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runlake.storage.filesystem import Entry, Filesystem
     from runlake.storage.manifest import Manifest
-    from runlake.upkeep.findings import Notebook
+    from runlake.upkeep.checks.findings import Notebook
 
 
 @dataclass(slots=True)

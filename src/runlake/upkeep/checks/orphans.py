@@ -8,7 +8,7 @@ from runlake.errors import FormatError
 from runlake.storage import segments
 from runlake.storage.filesystem import Range
 from runlake.storage.table_files import read_header
-from runlake.upkeep.chunks import distrusted
+from runlake.upkeep.checks.chunks import distrusted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from runlake.errors import FormatError, NewerFormatError
 from runlake.storage import arrays, layout, segments
 from runlake.storage.filesystem import Range
 from runlake.storage.snapshot import Stream, choose
-from runlake.upkeep.chunks import distrusted, strange_columns, untrue_statistics
-from runlake.upkeep.findings import CONSUMED, DAMAGED, HOLE, NEWER, SUPERSEDED
+from runlake.upkeep.checks.chunks import distrusted, strange_columns, untrue_statistics
+from runlake.upkeep.checks.findings import CONSUMED, DAMAGED, HOLE, NEWER, SUPERSEDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from runlake.storage.filesystem import Entry, Filesystem
     from runlake.storage.layout import SegmentName
-    from runlake.upkeep.findings import Notebook
-    from runlake.upkeep.state_check import ArtifactBook
+    from runlake.upkeep.checks.findings import Notebook
+    from runlake.upkeep.checks.state_check import ArtifactBook
 else:
     pa = lazy("pyarrow")
     pc = lazy("pyarrow.compute")

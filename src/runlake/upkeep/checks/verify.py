@@ -25,8 +25,8 @@ from runlake.storage import layout, manifest, manifests
 from runlake.storage.manifest import NOTHING_CONSUMED, Manifest
 from runlake.storage.snapshot import Stream, choose
 from runlake.storage.table_files import TABLES
-from runlake.upkeep import log_check
-from runlake.upkeep.findings import (
+from runlake.upkeep.checks import log_check
+from runlake.upkeep.checks.findings import (
     ARTIFACT,
     COUNT,
     DAMAGED,
@@ -40,18 +40,18 @@ from runlake.upkeep.findings import (
     Notebook,
     Report,
 )
-from runlake.upkeep.history_check import check_claims, read_history
-from runlake.upkeep.orphans import QUARANTINE, read_footers
-from runlake.upkeep.state_check import ArtifactBook, StateCheck
-from runlake.upkeep.table_check import TableReader
+from runlake.upkeep.checks.history_check import check_claims, read_history
+from runlake.upkeep.checks.orphans import QUARANTINE, read_footers
+from runlake.upkeep.checks.state_check import ArtifactBook, StateCheck
+from runlake.upkeep.checks.table_check import TableReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runlake.storage.filesystem import Entry, Filesystem
     from runlake.storage.table_files import TableHeader
-    from runlake.upkeep.history_check import History
-    from runlake.upkeep.log_check import Segment
+    from runlake.upkeep.checks.history_check import History
+    from runlake.upkeep.checks.log_check import Segment
 
 _THREADS: Final = 4
 _TRIES: Final = 5

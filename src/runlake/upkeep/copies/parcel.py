@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from runlake.storage.manifest import Manifest, TableFile
     from runlake.storage.table_files import Table
     from runlake.upkeep.attempt import Attempt
+    from runlake.upkeep.copies.written import Held, WriterRow
     from runlake.upkeep.sources import Files
     from runlake.upkeep.work import Limits
-    from runlake.upkeep.written import Held, WriterRow
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")

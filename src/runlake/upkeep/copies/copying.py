@@ -20,8 +20,8 @@ from runlake.storage import names
 from runlake.storage.names import FIRST_CLAIM, Claim
 from runlake.upkeep.changes import commit_all, refuse_unsafe_store
 from runlake.upkeep.commit import Committer
+from runlake.upkeep.copies.passage import Copied, End, Passage, Place
 from runlake.upkeep.namings import namings
-from runlake.upkeep.passage import Copied, End, Passage, Place
 from runlake.upkeep.work import Limits
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from runlake.storage.manifest import NOTHING_CONSUMED, terms
 from runlake.storage.snapshot import Snapshots
 from runlake.storage.watermarks import Watermarks
 from runlake.upkeep.attempt import attempted
-from runlake.upkeep.belongings import Belongings, Side
 from runlake.upkeep.commit import Change, joined
-from runlake.upkeep.parcel import REPLACED, DamagedError, Packer, Parcel
+from runlake.upkeep.copies.belongings import Belongings, Side
+from runlake.upkeep.copies.parcel import REPLACED, DamagedError, Packer, Parcel
+from runlake.upkeep.copies.written import Lasts, Written, counted, live_of, written
 from runlake.upkeep.sources import Files
 from runlake.upkeep.work import Limits
-from runlake.upkeep.written import Lasts, Written, counted, live_of, written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

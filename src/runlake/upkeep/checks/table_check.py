@@ -23,13 +23,13 @@ from runlake.storage.table_files import (
     arrow_schema,
     read_header,
 )
-from runlake.upkeep.chunks import (
+from runlake.upkeep.checks.chunks import (
     UnusableError,
     distrusted,
     strange_columns,
     untrue_statistics,
 )
-from runlake.upkeep.findings import DAMAGED, FOREIGN, NEWER, PURGED
+from runlake.upkeep.checks.findings import DAMAGED, FOREIGN, NEWER, PURGED
 from runlake.upkeep.order import group_codes, sort_order
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.manifest import Manifest, TableFile
     from runlake.storage.table_files import Table
-    from runlake.upkeep.findings import Notebook
+    from runlake.upkeep.checks.findings import Notebook
 else:
     pa = lazy("pyarrow")
     pq = lazy("pyarrow.parquet")

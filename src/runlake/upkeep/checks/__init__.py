@@ -1,0 +1,1 @@
+"""Checks of a whole lake: what is wrong, and what of it can be mended."""
