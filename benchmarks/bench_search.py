@@ -44,6 +44,9 @@ def measure(options: Options) -> list[Figure]:
         figures.append(asking.figure(what, spans, _COLD_MS.get(name), note="no live segment"))
         if name in _OF_RIVALS or options.quick:
             figures += _of_rivals(made, size, found, options)
+    spans = asking.cold(asking.BARE, count=options.size(9, quick=1))
+    name = "duckdb, polars and pyarrow"
+    figures.append(asking.figure("bare imports, cold process", spans, None, who=name, note=""))
     figures += _wide(options)
     return figures + _far(options)
 
