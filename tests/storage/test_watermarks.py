@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runlake import ids
+from runlake import ids, schema
 from runlake.errors import FormatError
 from runlake.storage import manifests
 from runlake.storage.manifest import Manifest
@@ -13,7 +13,7 @@ from runlake.storage.watermarks import Watermarks
 from runlake.testing.filesystems import CountingFilesystem
 from runlake.upkeep import commit as commit_module
 from tests.storage.lakes import EXPERIMENT, writer_id
-from tests.upkeep.made import LAKE, MadeWriter, compactor, make_lake, point
+from tests.upkeep.made import LAKE, MadeWriter, compactor, make_lake, point, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,8 @@ def test_cold_watermarks_are_read_once_and_of_the_experiment_only(
     make_lake(memory)
     for experiment in (EXPERIMENT, "other"):
         for number in range(1, 7):
-            rows = [point("run", "loss", step, 1.0) for step in range(number + 1)]
+            begun = said("run", schema.STATUS, "", schema.RUNNING, at=0)
+            rows = [begun, *(point("run", "loss", step, 1.0) for step in range(number))]
             writer = MadeWriter(number + (10 if experiment == "other" else 0), rows, experiment)
             writer.put(memory, 0, number - 1)
             writer.put(memory, number, number)
