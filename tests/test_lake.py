@@ -23,7 +23,7 @@ from runlake.errors import (
     StateError,
     StorageError,
 )
-from runlake.lake import Lake, ensure_experiment, open_lake
+from runlake.lake import Lake, describe_experiment, ensure_experiment, open_lake
 from runlake.settings import Settings
 from runlake.storage import layout
 from runlake.storage.fs import open_filesystem
@@ -428,6 +428,15 @@ def test_start_beside_many_runs_asks_no_more_than_beside_one(tmp_path: Path) -> 
 
     start()  # makes the lake and the experiment
     beside_one = start()
+
+    def describe() -> dict[str, int]:
+        counting = CountingFilesystem(LocalFilesystem(tmp_path / "lake"))
+        with testing.open_lake(counting, compact="off") as lake:
+            assert describe_experiment(lake, ensure_experiment(lake, "busy")).name == "busy"
+            return dict(counting.requests)
+
+    described = describe()
     for _ in range(20):
         start()
     assert start() == beside_one
+    assert describe() == described

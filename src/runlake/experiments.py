@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
 
     from runlake.storage.engine import Storage
+    from runlake.storage.tables import SnapshotTables
     from runlake.writing.drain import Drain
     from runlake.writing.events import Row
 else:
@@ -47,11 +48,40 @@ _CLAIM_TRIES: Final = 10
 _STAGES: Final = frozenset({schema.EXPERIMENT_DELETE, schema.EXPERIMENT_RESTORE})
 
 
-class _Said(NamedTuple):
-    """What stands about an experiment in the reserved partition; None where nothing does."""
+class Said(NamedTuple):
+    """What stands about an experiment in the reserved partition.
+
+    Attributes:
+        name: None where only other things were said.
+        is_created: its creation is told, and so all that its own partition could add.
+        is_deleted: the latest of deletions and restorations.
+    """
 
     name: str | None
+    is_created: bool
     is_deleted: bool
+
+
+def read_said(tables: SnapshotTables, experiment_id: str) -> Said | None:
+    """Return what stands about an experiment, None where nothing does.
+
+    Args:
+        tables: of a snapshot; that of the reserved partition alone will do.
+        experiment_id: the experiment.
+    """
+    events = tables.lake_events
+    rows = events.filter(pc.equal(events["run_id"], arrays.text(experiment_id))).to_pylist()
+    if not rows:
+        return None
+    rows.sort(key=lambda row: (row["clock"], row["writer"], row["seq"]))
+    created = [row["key"] for row in rows if row["kind"] == schema.EXPERIMENT_CREATE]
+    renamed = [row["key"] for row in rows if row["kind"] == schema.EXPERIMENT_RENAME]
+    stages = [row["kind"] for row in rows if row["kind"] in _STAGES]
+    return Said(
+        name=next(iter([*renamed[-1:], *created[:1]]), None),
+        is_created=bool(created),
+        is_deleted=stages[-1:] == [schema.EXPERIMENT_DELETE],
+    )
 
 
 @dataclass(slots=True)
@@ -285,14 +315,8 @@ class Experiments:
         self.storage.ensure_lake()
         for _ in range(_CLAIM_TRIES):
             ruling = self.storage.read_claim(name)
-            if ruling is None:
-                claim = _claim(name, None, None, {})
-                if self.storage.make_claim(claim):
-                    self._trace(claim)
-                    return claim.experiment_id
-                continue
-            said = self._said_of(ruling.experiment_id)
-            if self._is_freed_of(ruling, None if said is None else said.name):
+            said = None if ruling is None else self._said_of(ruling.experiment_id)
+            if ruling is None or self._is_freed_of(ruling, said):
                 claim = _claim(name, ruling, None, {})
                 if self.storage.make_claim(claim):
                     self._trace(claim)
@@ -311,32 +335,20 @@ class Experiments:
 
     def _was_freed(self, ruling: Claim) -> bool:
         """Tell whether the experiment that a claim names has given the name up."""
-        said = self._said_of(ruling.experiment_id)
-        return self._is_freed_of(ruling, None if said is None else said.name)
+        return self._is_freed_of(ruling, self._said_of(ruling.experiment_id))
 
-    def _said_of(self, experiment_id: str) -> _Said | None:
+    def _said_of(self, experiment_id: str) -> Said | None:
         """Return what stands about an experiment; its own partition is not read.
 
         Of a busy experiment that would be hundreds of requests for each run that starts.
         """
         _, tables = self.storage.read([schema.RESERVED_PARTITION])
-        events = tables.lake_events
-        rows = events.filter(pc.equal(events["run_id"], arrays.text(experiment_id))).to_pylist()
-        if not rows:
-            return None
-        rows.sort(key=lambda row: (row["clock"], row["writer"], row["seq"]))
-        created = [row["key"] for row in rows if row["kind"] == schema.EXPERIMENT_CREATE]
-        renamed = [row["key"] for row in rows if row["kind"] == schema.EXPERIMENT_RENAME]
-        stages = [row["kind"] for row in rows if row["kind"] in _STAGES]
-        return _Said(
-            name=next(iter([*renamed[-1:], *created[:1]]), None),
-            is_deleted=stages[-1:] == [schema.EXPERIMENT_DELETE],
-        )
+        return read_said(tables, experiment_id)
 
-    def _is_freed_of(self, ruling: Claim, name: str | None) -> bool:
+    def _is_freed_of(self, ruling: Claim, said: Said | None) -> bool:
         """Tell whether an experiment was renamed, or purged, since a claim was made for it."""
-        if name is not None:
-            return name != ruling.name
+        if said is not None and said.name is not None:
+            return said.name != ruling.name
         # Nothing is said of it: either the trace of its claim is still to come, or it is purged.
         newest = manifests.newest(self.storage.fs, lake=self.storage.require_lake())
         return ruling.experiment_id in newest.purged

@@ -22,7 +22,7 @@ from runlake.errors import (
     StateError,
     StorageError,
 )
-from runlake.experiments import Experiments
+from runlake.experiments import Experiments, read_said
 from runlake.maintain import House, Maintain
 from runlake.pinned import PinnedLake
 from runlake.query.engine import Query
@@ -529,9 +529,16 @@ class Lake(Questions):
         self.flush()
 
     def _find_experiment(self, experiment_id: str) -> Experiment | None:
-        """Read one experiment from what the store holds now, at the cost of its partition."""
+        """Read one experiment from what the store holds now.
+
+        Its own partition is read only where the reserved one does not tell of its creation: of
+        a busy experiment that would be hundreds of requests for each process that starts.
+        """
         try:
-            _, tables = self._naming.read([schema.RESERVED_PARTITION, experiment_id])
+            _, tables = self._naming.read([schema.RESERVED_PARTITION])
+            said = read_said(tables, experiment_id)
+            if said is None or not said.is_created:
+                _, tables = self._naming.read([schema.RESERVED_PARTITION, experiment_id])
         except NotFoundError:
             return None
         query = Query(tables)
