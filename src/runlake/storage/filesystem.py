@@ -44,6 +44,10 @@ class Entry:
     size_bytes: int
     time_us: int
 
+    def tail(self, size: int) -> Range:
+        """Return the range of its last `size` bytes, or of all that it has."""
+        return Range(self.key, max(0, self.size_bytes - size), self.size_bytes)
+
 
 class Range(NamedTuple):
     """Bytes `start` to `end` of one object, `end` not included."""

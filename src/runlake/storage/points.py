@@ -273,7 +273,7 @@ class PointFiles:
             except FormatError:
                 pending[of.key] = of, segments.TAIL_BYTES
         while pending:
-            asked = [of.tail(size) for of, size in pending.values()]
+            asked = [of.entry.tail(size) for of, size in pending.values()]
             tails = list(self._gather(asked))
             for (of, size), tail in zip(list(pending.values()), tails, strict=True):
                 key = of.key

@@ -129,7 +129,7 @@ class Reader:
             longer += self._settle_all(batch, chunks)
         for pairs in _batched(longer, _GATHER):
             batch = [segment for segment, _ in pairs]
-            chunks = self._gather([segment.tail(size) for segment, size in pairs])
+            chunks = self._gather([segment.entry.tail(size) for segment, size in pairs])
             self._settle_all(batch, chunks)
 
     def _read_states(self, wanted: Iterable[RowObject]) -> None:
@@ -178,7 +178,7 @@ class Reader:
         """Return the bytes to ask for first: the tail, or all of it where that is as quick."""
         size = segment.entry.size_bytes
         is_small = self._cache is not None and size <= _WHOLE_BYTES
-        return segment.tail(size if is_small or is_reserved(segment) else segments.TAIL_BYTES)
+        return segment.entry.tail(size if is_small or is_reserved(segment) else segments.TAIL_BYTES)
 
     def _gather(self, ranges: Sequence[Range]) -> list[bytes]:
         """Fetch one range of each of many segments, all at once."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runlake import schema
-from runlake.storage.filesystem import Entry, Range
+from runlake.storage.filesystem import Entry
 from runlake.storage.table_files import EVENTS, FACTS, METRICS, SUMMARIES, WRITERS
 from runlake.storage.tables import PointFile
 
@@ -51,10 +51,6 @@ class RowObject:
     def size_bytes(self) -> int:
         """Its length."""
         return self.entry.size_bytes
-
-    def tail(self, size: int) -> Range:
-        """Return the range of its last `size` bytes, or of all that it has."""
-        return Range(self.key, max(0, self.size_bytes - size), self.size_bytes)
 
     def file_at(self, path: Path | str) -> PointFile:
         """Return it as a local file."""

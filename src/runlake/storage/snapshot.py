@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from runlake import schema
 from runlake.errors import DataLossWarning, RunlakeWarning, StateError, StorageError
 from runlake.storage import layout, manifest
-from runlake.storage.filesystem import Range
 from runlake.storage.manifest import Manifest
 from runlake.storage.watermarks import Watermarks
 
@@ -59,11 +58,6 @@ class LiveSegment:
     entry: Entry
     name: SegmentName
     skip_rows: int
-
-    def tail(self, size: int) -> Range:
-        """Return the range of its last `size` bytes, or of all that it has."""
-        end = self.entry.size_bytes
-        return Range(self.entry.key, max(0, end - size), end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,12 +331,8 @@ class Snapshots:
 
     def _is_there(self, entries: Iterable[Entry]) -> bool:
         """Tell whether all objects can still be read."""
-        ends = [
-            Range(entry.key, max(0, entry.size_bytes - _LAST_BYTES), entry.size_bytes)
-            for entry in entries
-        ]
         try:
-            self._fs.get_ranges(ends)
+            self._fs.get_ranges([entry.tail(_LAST_BYTES) for entry in entries])
         except FileNotFoundError:
             return False
         return True

@@ -17,7 +17,6 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError
 from runlake.storage import layout, segments
-from runlake.storage.filesystem import Range
 from runlake.storage.table_files import WRITERS, values_among
 from runlake.upkeep.ripe import has_ended, is_settled
 from runlake.upkeep.sources import local
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from runlake.storage.filesystem import Entry, Filesystem
+    from runlake.storage.filesystem import Entry, Filesystem, Range
     from runlake.storage.layout import SegmentName
     from runlake.storage.manifest import Manifest, TableFile
     from runlake.storage.segments import Footer
@@ -264,7 +263,7 @@ def tails(
     listed = list(entries)
     for start in range(0, len(listed), _GATHER):
         batch = listed[start : start + _GATHER]
-        chunks = fetched(fs, [_end(entry, segments.TAIL_BYTES) for _, entry in batch])
+        chunks = fetched(fs, [entry.tail(segments.TAIL_BYTES) for _, entry in batch])
         for (name, entry), data in zip(batch, chunks, strict=True):
             if data is None:
                 continue
@@ -333,14 +332,10 @@ def texts(column: pa.ChunkedArray[Any]) -> set[str]:
     return set(found)
 
 
-def _end(entry: Entry, size: int) -> Range:
-    return Range(entry.key, max(0, entry.size_bytes - size), entry.size_bytes)
-
-
 def _tail(fs: Filesystem, name: SegmentName, entry: Entry, data: bytes) -> Tail:
     size = segments.footer_size(data, key=entry.key)
     if size > len(data):
-        (data,) = fs.get_ranges([_end(entry, size)])
+        (data,) = fs.get_ranges([entry.tail(size)])
     footer = segments.read_footer(data, key=entry.key)
     return Tail(name, entry, footer, _bounds(data))
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from runlake.errors import FormatError
 from runlake.storage import segments
-from runlake.storage.filesystem import Range
 from runlake.storage.table_files import read_header
 from runlake.upkeep.checks.chunks import distrusted
 
@@ -61,7 +60,7 @@ def _header(fs: Filesystem, entry: Entry, tail: bytes | None) -> TableHeader:
 
 def _tails(fs: Filesystem, batch: Sequence[Entry]) -> list[bytes | None]:
     try:
-        return list(fs.get_ranges([_range(entry, segments.TAIL_BYTES) for entry in batch]))
+        return list(fs.get_ranges([entry.tail(segments.TAIL_BYTES) for entry in batch]))
     except FileNotFoundError:
         found: list[bytes | None] = []
         for entry in batch:
@@ -73,8 +72,4 @@ def _tails(fs: Filesystem, batch: Sequence[Entry]) -> list[bytes | None]:
 
 
 def _tail(fs: Filesystem, entry: Entry, size: int) -> bytes:
-    return fs.get_ranges([_range(entry, size)])[0]
-
-
-def _range(entry: Entry, size: int) -> Range:
-    return Range(entry.key, max(0, entry.size_bytes - size), entry.size_bytes)
+    return fs.get_ranges([entry.tail(size)])[0]
