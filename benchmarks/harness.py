@@ -168,18 +168,24 @@ def folder_bytes(folder: Path) -> int:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Give a folder that goes away, with the journals of this process below it."""
+    """Give a folder that goes away, with the journals of this process below it.
+
+    Provenance is off meanwhile, as it is in what was measured before there was any; what it
+    costs `bench_provenance` measures.
+    """
     with tempfile.TemporaryDirectory(prefix="runlake-benchmark-") as name:
         folder = Path(name)
-        before = os.environ.get("RUNLAKE_JOURNAL")
-        os.environ["RUNLAKE_JOURNAL"] = str(folder / "journal")
+        ours = {"RUNLAKE_JOURNAL": str(folder / "journal"), "RUNLAKE_PROVENANCE": "off"}
+        before = {variable: os.environ.get(variable) for variable in ours}
+        os.environ.update(ours)
         try:
             yield folder
         finally:
-            if before is None:
-                del os.environ["RUNLAKE_JOURNAL"]
-            else:
-                os.environ["RUNLAKE_JOURNAL"] = before
+            for variable, text in before.items():
+                if text is None:
+                    del os.environ[variable]
+                else:
+                    os.environ[variable] = text
 
 
 def run_task(

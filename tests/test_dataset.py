@@ -3,15 +3,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+import pyarrow as pa
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from runlake import schema
-from runlake.dataset import Dataset, input_row
+from runlake.dataset import Dataset, input_rows
 from runlake.errors import InvalidInputError
+from runlake.storage.state import FACT_KINDS
 
 if TYPE_CHECKING:
     from runlake.lake import Lake
@@ -36,7 +38,7 @@ class Source:
 
 def said(dataset: object, context: str | None = None) -> list[object]:
     """Return what a row says of a data set, after checking its frame."""
-    run_id, kind, _, num, text = input_row("run", dataset, context)
+    ((run_id, kind, _, num, text),) = input_rows("run", dataset, context)
     assert (run_id, kind, num) == ("run", schema.INPUT, None)
     assert text is not None
     return list(json.loads(text).values())
@@ -48,7 +50,7 @@ def test_keys_of_two_inputs_are_equal_only_where_the_inputs_are(
 ) -> None:
     assume(first != second)
     keys = [
-        input_row("run", Dataset(name=name, digest=digest), context)[2]
+        input_rows("run", Dataset(name=name, digest=digest), context)[0][2]
         for name, digest, context in (first, second)
     ]
     assert keys[0] != keys[1]
@@ -56,8 +58,8 @@ def test_keys_of_two_inputs_are_equal_only_where_the_inputs_are(
 
 def test_key_of_a_plain_input_is_its_parts() -> None:
     digits = Dataset(name="digits", digest="1797")
-    assert input_row("run", digits, None)[2] == "digits@1797"
-    assert input_row("run", digits, "training")[2] == "digits@1797@training"
+    assert input_rows("run", digits, None)[0][2] == "digits@1797"
+    assert input_rows("run", digits, "training")[0][2] == "digits@1797@training"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,8 @@ def test_data_sets_of_any_make_are_known_by_what_they_have(
 @pytest.mark.parametrize(
     ("dataset", "context", "message"),
     [
-        ("digits", None, "got str.*runlake.Dataset"),
+        ("digits", None, "'digits' cannot be read: FileNotFoundError.*runlake.Dataset"),
+        (5, None, "got int.*runlake.Dataset"),
         (None, None, "got NoneType"),
         (SimpleNamespace(name="a"), None, "a name and a digest, got SimpleNamespace"),
         (SimpleNamespace(name="a", digest=None), None, "the digest .* got NoneType"),
@@ -109,7 +112,7 @@ def test_what_is_no_data_set_is_refused_with_what_is_wrong(
     dataset: object, context: object, message: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        input_row("run", dataset, context)
+        input_rows("run", dataset, context)
 
 
 def test_data_sets_of_runs_are_found_in_sql_the_latest_word_of_each(lake: Lake) -> None:
@@ -126,3 +129,77 @@ def test_data_sets_of_runs_are_found_in_sql_the_latest_word_of_each(lake: Lake) 
         ("größe @%", "2", None, None, None),
     ]
     assert lake.sql("SELECT DISTINCT run_id FROM inputs").item() == run.run_id
+
+
+def test_schema_and_profile_are_found_beside_what_footers_say(lake: Lake) -> None:
+    table = pa.table({"x": [1.0, None], "y": ["a", "b"]})
+    with lake.start_run() as run:
+        run.log_input(table, "training")
+        run.log_input(table, "validation")
+        run.log_input(Dataset(name="old", digest="1", schema="as text", profile={"rows": 3}))
+        run.log_input(Dataset(name="plain", digest="1"))
+        run.log_input(Dataset(name="old", digest="1", schema="as another text"))
+    digest = Dataset.of(table).digest
+    rows = lake.sql("SELECT name, context, digest, schema, profile FROM inputs ORDER BY ALL").rows()
+    schema_text = '[{"name":"x","type":"double"},{"name":"y","type":"string"}]'
+    profile = f'{{"rows":2,"columns":2,"bytes":{table.nbytes},"nulls":{{"x":1}}}}'
+    assert rows == [
+        ("dataset", "training", digest, schema_text, profile),
+        ("dataset", "validation", digest, schema_text, profile),
+        ("old", None, "1", "as another text", None),
+        ("plain", None, "1", None, None),
+    ]
+    for condition in (f"dataset.digest = '{digest}'", "dataset.context = 'validation'"):
+        assert lake.search_runs(condition)["run_id"].to_list() == [run.run_id]
+    assert lake.search_runs("dataset.name = 'nothing'").is_empty()
+    lake.maintain.compact()
+    again = "SELECT name, context, digest, schema, profile FROM inputs ORDER BY ALL"
+    assert lake.sql(again).rows() == rows
+
+
+def test_details_do_not_ride_in_footers() -> None:
+    assert schema.DATASET not in FACT_KINDS
+    assert schema.INPUT in FACT_KINDS
+
+
+def test_data_sets_of_mlflow_are_kept_with_schema_and_profile(lake: Lake) -> None:
+    class Theirs:
+        name, digest = "theirs", "d1"
+        source = Source()
+        schema = object()
+        profile: ClassVar = {"num_rows": object()}
+
+        def to_dict(self) -> dict[str, str]:
+            return {"schema": '{"mlflow_colspec": []}', "profile": '{"num_rows": 3}'}
+
+    with lake.start_run() as run:
+        run.log_input(Theirs(), context="eval")
+    assert lake.sql("SELECT source_type, schema, profile FROM inputs").row(0) == (
+        "http",
+        '{"mlflow_colspec": []}',
+        '{"num_rows": 3}',
+    )
+
+
+@pytest.mark.parametrize(
+    ("detail", "message"),
+    [("x" * (1 << 18) + "x", "262,145 bytes, at most 262,144"), ({"a": object()}, "JSON can hold")],
+)
+def test_details_that_are_too_long_or_no_json_are_refused(detail: object, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        input_rows("run", Dataset(name="a", digest="1", profile=detail), None)
+
+
+def test_a_computed_schema_that_is_too_long_is_cut_with_a_word() -> None:
+    table = pa.table({f"a column with a long name {number}": [1] for number in range(20_000)})
+    *_, text = input_rows("run", table, None)[1]
+    said = json.loads(text or "")
+    columns = json.loads(said["schema"])
+    assert columns[-1] == {"left_out": 20_000 - len(columns) + 1}
+    assert 2000 < len(columns) < 8000
+
+
+def test_credentials_in_a_source_are_left_out() -> None:
+    url = "https://me:hunter2@example.org/a.csv?sig=hunter2"
+    for dataset in (Dataset(name="a", digest="1", source=url), Dataset.of(url, digest="1")):
+        assert "hunter2" not in str(input_rows("run", dataset, None))

@@ -126,6 +126,7 @@ def test_a_resumed_run_goes_on_where_it_began(lake: Lake, lake_url: Place) -> No
     other.close()
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_a_run_whose_writer_was_replaced_ends_as_the_new_writer_says(lake: Lake) -> None:
     run = lake.start_run()
     run.log_metric("loss", 1.0, step=0)
@@ -137,6 +138,7 @@ def test_a_run_whose_writer_was_replaced_ends_as_the_new_writer_says(lake: Lake)
     assert (info.status, info.is_stale) == (schema.FINISHED, False)
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_a_purged_run_shows_in_no_view_though_its_rows_still_lie_there(
     lake: Lake, lake_url: Place
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_purged_run_shows_in_no_view_though_its_rows_still_lie_there(
     assert reader.scan("metrics").collect()["run_id"].to_list() == [kept.run_id]
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_a_deleted_run_is_hidden_until_it_is_restored(lake: Lake) -> None:
     with lake.start_run() as run:
         run.log_metric("loss", 1.0)
@@ -231,6 +234,7 @@ def test_artifacts_come_back_as_they_went(lake: Lake, tmp_path: Path) -> None:
         lake.artifacts.download(run.run_id, "notes/sumary.txt")
 
 
+@pytest.mark.filesystems("local")
 @pytest.mark.parametrize("path", ["../up.txt", "/abs.txt", "a/../../b", "", "a//b", "a\x00b", "."])
 def test_an_artifact_path_that_leaves_the_run_is_refused(lake: Lake, path: str) -> None:
     with lake.start_run() as run, pytest.raises(InvalidInputError):
@@ -252,6 +256,7 @@ def test_a_read_only_lake_refuses_to_write(lake: Lake, lake_url: Place) -> None:
         reopened(lake_url).start_run()
 
 
+@pytest.mark.filesystems("local")
 def test_a_newer_lake_is_refused_politely(lake_url: Place) -> None:
     fs = open_filesystem(
         lake_url.url, storage_options=lake_url.storage_options, settings=Settings()
@@ -264,6 +269,7 @@ def test_a_newer_lake_is_refused_politely(lake_url: Place) -> None:
         ensure_experiment(lake, "digits")
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_an_unknown_run_is_an_error_that_names_its_neighbours(lake: Lake) -> None:
     with lake.start_run(run_id="0193a8"):
         pass
@@ -271,6 +277,7 @@ def test_an_unknown_run_is_an_error_that_names_its_neighbours(lake: Lake) -> Non
         lake.get_run("0193a7")
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_a_refresh_without_a_change_keeps_the_same_segments(lake: Lake) -> None:
     with lake.start_run() as run:
         run.log_metric("loss", 1.0)

@@ -106,7 +106,7 @@ _BAD: list[tuple[Callable[[Run], object], str]] = [
     (lambda run: run.set_tags({"a": 1, "": 2}), "empty"),
     (lambda run: run.delete_tag(""), "empty"),
     (lambda run: run.log_history({"step": [1], "loss": ["x"]}), "'loss'"),
-    (lambda run: run.log_input("digits"), "got str.*runlake.Dataset"),
+    (lambda run: run.log_input("digits"), "data set .digits. cannot be read.*runlake.Dataset"),
     (lambda run: run.log_input(Dataset(name="a", digest=""), "training"), "the digest"),
     (lambda run: run.finish("DONE"), "DONE"),
 ]
@@ -304,7 +304,7 @@ def test_block_ends_its_run_as_it_ended(
 
 
 def test_traceback_with_text_of_no_encoding_still_ends_the_run(desk: Desk) -> None:
-    desk.run.finish_with(ValueError("bad \udcff file"))
+    desk.run._finish_with(ValueError("bad \udcff file"))
     assert "bad ? file" in str(desk.said(schema.NOTE)["traceback"])
     assert desk.run.info.status == "FAILED"
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runlake.errors import InvalidInputError
-from runlake.settings import Settings, cache_root, resolve
+from runlake.settings import (
+    PROVENANCE_PARTS,
+    Settings,
+    cache_root,
+    provenance_parts,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +43,12 @@ TEXTS: dict[str, tuple[str, object]] = {
     "request_timeout_s": ("3.5", 3.5),
     "parallel_requests": ("8", 8),
     "compact": ("off", "off"),
+    "provenance": ("git,-diff", "git,-diff"),
+    "redact": ("+codename", "+codename"),
+    "system_metrics": ("1", True),
+    "system_metrics_interval_s": ("2.5", 2.5),
+    "system_metrics_node": ("node", "node"),
+    "console": ("1", True),
 }
 
 
@@ -47,7 +59,7 @@ def test_each_setting_is_documented_where_it_is_defined() -> None:
 
 
 def test_settings_stay_few() -> None:
-    assert len(fields(Settings)) <= 20
+    assert len(fields(Settings)) <= 28
 
 
 def test_each_setting_has_a_variable_named_after_it() -> None:
@@ -98,6 +110,8 @@ def test_a_flag_is_cleared_by_every_usual_word(text: str) -> None:
         ("RUNLAKE_STORAGE_OPTIONS", "[1]"),
         ("RUNLAKE_MODE", "offline"),
         ("RUNLAKE_COMPACT", "on"),
+        ("RUNLAKE_PROVENANCE", "git,weather"),
+        ("RUNLAKE_REDACT", "("),
     ],
 )
 def test_a_text_that_does_not_fit_is_refused_by_variable_and_text(variable: str, text: str) -> None:
@@ -137,3 +151,20 @@ def test_cache_root_without_a_home_is_a_folder_of_this_user(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/")
     assert re.fullmatch(r"runlake-\d+", cache_root(Settings()).name)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("on", set(PROVENANCE_PARTS)),
+        ("TRUE", set(PROVENANCE_PARTS)),
+        ("off", set()),
+        ("0", set()),
+        (",", set()),
+        ("git, process", {"git", "process"}),
+        ("-diff", set(PROVENANCE_PARTS) - {"diff"}),
+        ("git,diff,-diff", {"git"}),
+    ],
+)
+def test_provenance_is_on_or_off_or_some_of_its_parts(text: str, parts: set[str]) -> None:
+    assert provenance_parts(text) == parts

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from runlake.fluent import (
         active_run,
+        alert,
         create_experiment,
         delete_experiment,
         delete_run,
@@ -43,17 +44,22 @@ if TYPE_CHECKING:
         get_run,
         get_tracking_uri,
         last_active_run,
+        load_table,
         log,
         log_artifact,
         log_artifacts,
         log_batch,
         log_dict,
+        log_figure,
+        log_histogram,
         log_history,
+        log_image,
         log_input,
         log_metric,
         log_metrics,
         log_param,
         log_params,
+        log_table,
         log_text,
         restore_experiment,
         restore_run,
@@ -69,6 +75,19 @@ if TYPE_CHECKING:
     )
     from runlake.lake import Lake
     from runlake.lake import open_lake as open
+    from runlake.models_fluent import (
+        copy_model_version,
+        create_model_version,
+        create_registered_model,
+        delete_registered_model_alias,
+        get_model_version_by_alias,
+        register_model,
+        search_model_versions,
+        search_registered_models,
+        set_model_version_tag,
+        set_registered_model_alias,
+        transition_model_version_stage,
+    )
     from runlake.run import Run
 
 __all__ = [
@@ -91,8 +110,13 @@ __all__ = [
     "StorageError",
     "__version__",
     "active_run",
+    "alert",
+    "copy_model_version",
     "create_experiment",
+    "create_model_version",
+    "create_registered_model",
     "delete_experiment",
+    "delete_registered_model_alias",
     "delete_run",
     "delete_tag",
     "end_run",
@@ -100,33 +124,45 @@ __all__ = [
     "get_artifact_uri",
     "get_experiment",
     "get_experiment_by_name",
+    "get_model_version_by_alias",
     "get_run",
     "get_tracking_uri",
     "last_active_run",
+    "load_table",
     "log",
     "log_artifact",
     "log_artifacts",
     "log_batch",
     "log_dict",
+    "log_figure",
+    "log_histogram",
     "log_history",
+    "log_image",
     "log_input",
     "log_metric",
     "log_metrics",
     "log_param",
     "log_params",
+    "log_table",
     "log_text",
     "open",
+    "register_model",
     "restore_experiment",
     "restore_run",
     "search_experiments",
+    "search_model_versions",
+    "search_registered_models",
     "search_runs",
     "set_experiment",
     "set_experiment_tag",
     "set_experiment_tags",
+    "set_model_version_tag",
+    "set_registered_model_alias",
     "set_tag",
     "set_tags",
     "set_tracking_uri",
     "start_run",
+    "transition_model_version_stage",
 ]
 
 # Where a name lives, if not in `fluent`: (module, name there).
@@ -135,6 +171,11 @@ _ELSEWHERE = {
     "Lake": ("runlake.lake", "Lake"),
     "Run": ("runlake.run", "Run"),
     "open": ("runlake.lake", "open_lake"),
+    **{
+        name: ("runlake.models_fluent", name)
+        for name in __all__
+        if name.endswith(("_model", "_models", "_alias")) or "model_version" in name
+    },
 }
 
 if not TYPE_CHECKING:  # type checkers would take every name for a public one

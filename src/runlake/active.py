@@ -103,7 +103,7 @@ def forget() -> None:
 # Runs.
 
 
-def start_run(
+def start_run(  # noqa: PLR0913 - MLflow's signature
     run_id: str | None = None,
     experiment_id: str | None = None,
     run_name: str | None = None,
@@ -111,6 +111,9 @@ def start_run(
     parent_run_id: str | None = None,
     tags: Mapping[str, object] | None = None,
     description: str | None = None,
+    log_system_metrics: bool | None = None,  # noqa: FBT001 - as above
+    *,
+    log_console: bool | None = None,
 ) -> Run:
     """Begin a run, resume one, or join one that other processes write; it becomes active.
 
@@ -122,6 +125,8 @@ def start_run(
         parent_run_id: begin below this run.
         tags: its first tags.
         description: kept as the tag `mlflow.note.content`.
+        log_system_metrics: sample the machine while it is open; None takes the setting.
+        log_console: keep what this process prints meanwhile; None takes the setting.
 
     Returns:
         The run; as a context manager it ends with its block.
@@ -148,6 +153,8 @@ def start_run(
         parent_run_id=parent_run_id,
         tags=tags,
         description=description,
+        log_system_metrics=log_system_metrics,
+        log_console=log_console,
     )
     _stack.set((*stack, run))
     with current.lock:

@@ -94,6 +94,11 @@ def delete_tag(key: str) -> None:
     the_run().delete_tag(key)
 
 
+def alert(title: str, text: str = "", *, level: str = "info") -> None:
+    """Say something that people or programs wait for. As `Run.alert`."""
+    the_run().alert(title, text, level=level)
+
+
 def log_input(dataset: object, context: str | None = None) -> None:
     """Log that the active run read a data set. As `Run.log_input`."""
     the_run().log_input(dataset, context)
@@ -117,6 +122,51 @@ def log_text(text: str, artifact_file: str) -> None:
 def log_dict(dictionary: Mapping[str, Any] | list[Any], artifact_file: str) -> None:
     """Write a mapping or list as an artifact. As `Run.log_dict`."""
     the_run().log_dict(dictionary, artifact_file)
+
+
+def log_image(
+    image: object,
+    artifact_file: str | None = None,
+    key: str | None = None,
+    step: int | None = None,
+    timestamp: object = None,
+    *,
+    caption: str | None = None,
+) -> None:
+    """Keep an image under a path, or by key and step. As `Run.log_image`."""
+    the_run().log_image(
+        image, artifact_file, key=key, step=step, timestamp=timestamp, caption=caption
+    )
+
+
+def log_figure(
+    figure: object,
+    artifact_file: str | None = None,
+    *,
+    key: str | None = None,
+    step: int | None = None,
+    save_kwargs: Mapping[str, Any] | None = None,
+) -> None:
+    """Keep a figure of Matplotlib or Plotly. As `Run.log_figure`."""
+    the_run().log_figure(figure, artifact_file, key=key, step=step, save_kwargs=save_kwargs)
+
+
+def log_table(data: object, artifact_file: str, *, step: int | None = None) -> None:
+    """Add rows to a table of the active run. As `Run.log_table`."""
+    the_run().log_table(data, artifact_file, step=step)
+
+
+def log_histogram(
+    key: str,
+    values: object = None,
+    *,
+    bins: int = 64,
+    edges: object = None,
+    counts: object = None,
+    step: int = 0,
+) -> None:
+    """Log how values are distributed. As `Run.log_histogram`."""
+    the_run().log_histogram(key, values, bins=bins, edges=edges, counts=counts, step=step)
 
 
 def get_artifact_uri(artifact_path: str | None = None) -> str:
@@ -322,6 +372,38 @@ def search_runs(
         limit=max_results,
         run_view_type=run_view_type,
         output_format=cast("Literal['polars']", output_format),
+    )
+
+
+def load_table(
+    artifact_file: str,
+    run_ids: Sequence[str] | None = None,
+    extra_columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
+    """Return a logged table of many runs as one frame, with MLflow's arguments.
+
+    Args:
+        artifact_file: the table, as it was logged.
+        run_ids: of these runs; None means of all active runs of the current experiment.
+        extra_columns: columns of `search_runs`, as `run_id` or `params.lr`, put beside the rows.
+
+    Returns:
+        As `Lake.load_table`.
+
+    Raises:
+        NotFoundError: there is no such run, or none has this table.
+        InvalidInputError: the types of a column do not go together, or an argument is wrong.
+        StorageError: the store cannot be read.
+    """
+    lake = current_lake()
+    experiment_ids = None
+    if run_ids is None:
+        experiment_ids = [active.current.experiment_id or _environment_experiment(lake)]
+    return lake.load_table(
+        artifact_file,
+        run_ids=run_ids,
+        extra_columns=extra_columns,
+        experiment_ids=experiment_ids,
     )
 
 

@@ -80,6 +80,21 @@ def random_experiment_id() -> str:
     return base64.b32encode(os.urandom(13)).decode().lower()[:20]
 
 
+def derived_model_id(name: str) -> str:
+    """Return the id of the first model of a name.
+
+    Returns:
+        `model:` and the first 20 characters of `name_hash`; no run's or experiment's id has a
+        colon, and all three stand in the same column.
+    """
+    return f"model:{name_hash(name)[:20]}"
+
+
+def random_model_id() -> str:
+    """Return the id of a later model of a name: `model:` and 20 random base-32 characters."""
+    return f"model:{random_experiment_id()}"
+
+
 def jitter() -> float:
     """Return a random number in [0, 1)."""
     return int.from_bytes(os.urandom(4)) / 2**32

@@ -12,9 +12,10 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from runlake import clock, ids, schema, settings
+from runlake import clock, companions, ids, provenance, schema, settings
 from runlake._lazy import lazy
-from runlake.artifacts.store import Artifacts
+from runlake.artifacts.sending import Logged
+from runlake.artifacts.store import Artifacts, Ledger
 from runlake.errors import (
     InvalidInputError,
     NotFoundError,
@@ -38,17 +39,25 @@ from runlake.writing.drain import Drain, drains_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from runlake.query import artifacts as stored
     from runlake.query import filelist
     from runlake.query.entities import Experiment
     from runlake.query.filelist import FileList
+    from runlake.registry import book, reading, registry
+    from runlake.registry.registry import Registry
     from runlake.settings import Settings
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.snapshot import Snapshot
     from runlake.upkeep.copies import copying
     from runlake.upkeep.copies.passage import Copied
+    from runlake.writing.events import Row
 else:
     copying = lazy("runlake.upkeep.copies.copying")
+    book = lazy("runlake.registry.book")
     filelist = lazy("runlake.query.filelist")
+    stored = lazy("runlake.query.artifacts")
+    reading = lazy("runlake.registry.reading")
+    registry = lazy("runlake.registry.registry")
 
 # Of so many runs that this process began or resumed, the params are remembered.
 _RUNS_REMEMBERED: Final = 1000
@@ -130,10 +139,14 @@ class Lake(Questions):
             self._naming, self._drain, self._find_experiment, resolved.close_timeout_s
         )
         self.artifacts = Artifacts(
-            self._storage, lambda run_id: self.get_run(run_id).info.experiment_id
+            self._storage,
+            lambda run_id: self.get_run(run_id).info.experiment_id,
+            ledger=Ledger(self._logged_files, self._write),
+            parallel=resolved.parallel_requests,
         )
         house = House(self._check_writable, self._experiments.locate, self._bring_own, self._expire)
         self.maintain = Maintain(self._storage, self._drain, house)
+        self._registry: Registry | None = None
         self._rows_seen = 0
         self._params: dict[str, dict[str, str]] = {}
 
@@ -149,9 +162,26 @@ class Lake(Questions):
         """Close it."""
         self.close()
 
+    @property
+    def registry(self) -> Registry:
+        """The model registry: models and versions, their aliases, stages and tags."""
+        if self._registry is None:
+            house = reading.House(
+                ask=self._ask,
+                get_run=self.get_run,
+                artifacts=self.artifacts,
+                check_writable=self._check_writable,
+                is_read_only=lambda: self._read_only,
+                settings=self.settings,
+                refresh=self.refresh,
+            )
+            kept = book.Book(self._naming, self._drain, self.settings.close_timeout_s)
+            self._registry = registry.Registry(house, kept)
+        return self._registry
+
     # Writing.
 
-    def start_run(
+    def start_run(  # noqa: PLR0913 - one for each thing that a run begins with
         self,
         run_name: str | None = None,
         *,
@@ -161,6 +191,8 @@ class Lake(Questions):
         parent_run_id: str | None = None,
         tags: Mapping[str, object] | None = None,
         description: str | None = None,
+        log_system_metrics: bool | None = None,
+        log_console: bool | None = None,
     ) -> Run:
         """Begin a run, resume one, or join one that other processes write.
 
@@ -172,6 +204,10 @@ class Lake(Questions):
             parent_run_id: the run that it is nested in.
             tags: its first tags.
             description: kept as the tag `mlflow.note.content`.
+            log_system_metrics: sample CPU, memory, disk, network and GPUs while it is open;
+                None takes the setting `system_metrics`.
+            log_console: keep what this process prints meanwhile; None takes the setting
+                `console`.
 
         Returns:
             The run, open for writing.
@@ -197,11 +233,12 @@ class Lake(Questions):
             run_name=run_name,
             parent_run_id=parent_run_id,
             start_us=clock.now_us(),
+            is_joined=run_id is not None,
         )
         first = dict(tags or {})
         if description is not None:
             first[_NOTE_TAG] = description
-        return Run(
+        run = Run(
             plan,
             self._drain,
             self.artifacts,
@@ -210,6 +247,10 @@ class Lake(Questions):
             tags=first,
             params=self._params_of(plan.run_id),
         )
+        companions.begin(
+            run, self.settings, log_system_metrics=log_system_metrics, log_console=log_console
+        )
+        return run
 
     def create_experiment(
         self,
@@ -470,7 +511,9 @@ class Lake(Questions):
         Raises:
             StorageError: the store refused or did not answer; the rows stay in the journal.
         """
-        self._drain.flush(self.settings.close_timeout_s if timeout_s is None else timeout_s)
+        limit_s = self.settings.close_timeout_s if timeout_s is None else timeout_s
+        provenance.settle(limit_s)
+        self._drain.flush(limit_s)
 
     def close(self) -> None:
         """Bring all rows to the store and let go; bounded by the setting `close_timeout_s`.
@@ -478,6 +521,7 @@ class Lake(Questions):
         What could not be sent stays in the journal, is said, and goes out at the next opening.
         The lake may be used again after.
         """
+        provenance.settle(self.settings.close_timeout_s)
         self._drain.close(self.settings.close_timeout_s)
         self._forget()
 
@@ -522,11 +566,19 @@ class Lake(Questions):
     def _mark(self, run_id: str, kind: str) -> None:
         self._check_writable()
         info = self.get_run(run_id).info
-        name = self._experiments.name_of(info.experiment_id)
-        row = (run_id, kind, "", None, None)
-        while not self._drain.writer(info.experiment_id, name).journal.events([row]):
+        self._write(info.experiment_id, [(run_id, kind, "", None, None)])
+
+    def _write(self, experiment_id: str, rows: list[Row]) -> None:
+        """Log rows of runs that may have ended; they are in the store when this returns."""
+        self._check_writable()
+        name = self._experiments.name_of(experiment_id)
+        while not self._drain.writer(experiment_id, name).journal.events(rows):
             pass
         self.flush()
+
+    def _logged_files(self, run_id: str) -> dict[str, Logged]:
+        found = self._ask(lambda query: stored.logged_files(query, run_id))
+        return {path: Logged(size, sha256, at_us) for path, size, sha256, at_us in found}
 
     def _find_experiment(self, experiment_id: str) -> Experiment | None:
         """Read one experiment from what the store holds now.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from runlake.query import compare, history, leaderboard, outlet, scan, takeout
+    from runlake.query import compare, history, leaderboard, outlet, scan, takeout, united
     from runlake.query.entities import Experiment, Page, RunRecord
     from runlake.query.leaderboard import Board
     from runlake.query.takeout import Export
@@ -43,6 +43,7 @@ else:
     outlet = lazy("runlake.query.outlet")
     scan = lazy("runlake.query.scan")
     takeout = lazy("runlake.query.takeout")
+    united = lazy("runlake.query.united")
 
 _Answer = TypeVar("_Answer")
 _TRIES: Final = 5
@@ -76,7 +77,8 @@ class Questions:
         """Run one SQL statement that reads, over the views of one snapshot.
 
         The views are experiments, runs, params, tags, metrics, metric_summary, inputs,
-        artifacts and events; `DESCRIBE runs` shows columns. Files, the network, settings and
+        artifacts, media, histograms, console, alerts, provenance, the registry's and events;
+        `DESCRIBE runs` shows columns. Files, the network, settings and
         the variables of the program are out of reach; `connect` gives a connection that may do
         anything. The memory it may take is a setting, `query_memory_bytes`.
 
@@ -451,6 +453,60 @@ class Questions:
             return history.history(query, self._curves, wanted)
 
         return self._ask(answer)
+
+    def load_table(
+        self,
+        artifact_file: str,
+        *,
+        run_ids: Sequence[str] | None = None,
+        extra_columns: Sequence[str] | None = None,
+        experiment_names: Sequence[str] | None = None,
+        experiment_ids: Sequence[str] | None = None,
+    ) -> pl.DataFrame:
+        """Return a table that runs logged with `log_table`, of many runs, as one frame.
+
+        All parts are fetched, one request each and many at once; nothing is listed.
+
+        Args:
+            artifact_file: the table, as it was logged.
+            run_ids: of these runs, deleted ones too; None means of all active runs.
+            extra_columns: columns of `search_runs`, as `run_id`, `start_time` or `params.lr`, put
+                beside the rows; where the table has such a column, the name is numbered.
+            experiment_names: without `run_ids`: only of runs of these experiments.
+            experiment_ids: without `run_ids`: only of runs of these experiments.
+
+        Returns:
+            The columns of all parts, null where a part lacks one; a column `step` where one was
+            logged with a step; then the extra columns. Rows by run, as asked for or the newest
+            first, then by step, then as they were logged.
+
+        Raises:
+            NotFoundError: there is no such run or experiment, or no run has this table.
+            InvalidInputError: the types of a column do not go together, or an argument is none
+                of what it may be.
+            FormatError: a part is not what was logged.
+            StorageError: the store cannot be read.
+        """
+        for name, given in (("run_ids", run_ids), ("extra_columns", extra_columns)):
+            if isinstance(given, str):
+                raise InvalidInputError(f"{name} is a text; write a list: [{given!r}].")
+        if run_ids is not None and not (experiment_names is None and experiment_ids is None):
+            raise InvalidInputError("load_table takes either runs or experiments, not both.")
+
+        def answer(query: Query) -> pl.DataFrame:
+            wanted = united.TableSearch(
+                artifact_file=artifact_file,
+                run_ids=run_ids,
+                extra_columns=extra_columns or (),
+                experiment_ids=self._only(query, experiment_names, experiment_ids),
+            )
+            return united.load_table(query, self._storage.fs, wanted)
+
+        try:
+            return self._ask(answer)
+        except FileNotFoundError as error:
+            message = f"a part of table {artifact_file!r} was logged and is gone: {error}"
+            raise NotFoundError(message, url=self._storage.url) from error
 
     def get_run(self, run_id: str) -> RunRecord:
         """Return a run: info, params, last metrics and tags.

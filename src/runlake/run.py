@@ -6,22 +6,27 @@ never wait for the store and never raise because it is ill.
 
 from __future__ import annotations
 
+import math
 import struct
 import traceback
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from runlake import clock, run_names, schema
-from runlake.dataset import input_row
+from runlake.dataset import input_rows
 from runlake.errors import InvalidInputError, StorageError
+from runlake.redaction import REDACTED, redactor
+from runlake.run_files import RunFiles
 from runlake.run_log import RunLog
 from runlake.run_plan import LiveInfo, RunPlan, opening_rows
-from runlake.writing import columns, lifecycle, values
+from runlake.writing import columns, histograms, lifecycle, values
+from runlake.writing.events import to_json
+from runlake.writing.notices import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
     from types import TracebackType
 
+    from runlake.artifacts.sending import Place
     from runlake.artifacts.store import Artifacts
     from runlake.query.entities import RunData, RunRecord
     from runlake.settings import Settings
@@ -29,9 +34,18 @@ if TYPE_CHECKING:
     from runlake.writing.events import Row
 
 _now_ns: Final = clock.now_ns
+ALERT_EVERY_S: Final = 5.0
+"""At most this often an alert hurries the upload; others wait for the next one."""
 
 
-class Run:
+class Companion(Protocol):
+    """What runs beside a run, see `runlake.companions`."""
+
+    def end(self) -> None:
+        """Log what is left and be gone when this returns; in a bounded time."""
+
+
+class Run(RunFiles):
     """The record of one training job, open for writing by this process.
 
     Use it as a context manager: the run ends FINISHED, or FAILED with the traceback when the
@@ -59,7 +73,10 @@ class Run:
         self._settings = settings
         self._read = read
         self._params = params
+        self._redactor = redactor(settings.redact)
         self._next_step = 0
+        self._companions: list[Companion] = []
+        self._hurried_s = -math.inf
         self._log = RunLog(plan, drain, settings)
         self._log.begin(opening_rows(plan) + self._tag_rows(tags.items()))
         self.is_open = True
@@ -208,6 +225,37 @@ class Run:
             message = f"log_history could not write to the journal: {error}"
             raise StorageError(message) from error
 
+    def log_histogram(
+        self,
+        key: str,
+        values: object = None,
+        *,
+        bins: int = 64,
+        edges: object = None,
+        counts: object = None,
+        step: int = 0,
+    ) -> None:
+        """Log how values are distributed, as counts between edges; never waits for the store.
+
+        NaN is counted apart, and so is what lies below the first edge and above the last,
+        infinities among them. The view `histograms` shows all of it.
+
+        Args:
+            key: 1 to 250 printable characters.
+            values: numbers of any shape: an array, a tensor, a list.
+            bins: number of bins of equal width from the least to the greatest finite value.
+            edges: bounds of the bins, rising, instead of `bins`.
+            counts: with `edges` and instead of `values`: what was counted elsewhere.
+            step: any 64-bit whole number, in any order.
+
+        Raises:
+            InvalidInputError: these do not make a histogram.
+            StateError: the run has ended.
+        """
+        self._log.check_open()
+        text = histograms.text_of(key, values, bins=bins, edges=edges, counts=counts, step=step)
+        self._events([(self.run_id, schema.HISTOGRAM, key, None, text)])
+
     # Params and tags.
 
     def log_param(self, key: str, value: object) -> object:
@@ -215,7 +263,8 @@ class Run:
 
         Args:
             key: 1 to 250 printable characters.
-            value: kept as text, with the number beside it where it is one.
+            value: kept as text, with the number beside it where it is one. Of a key that names a
+                secret, as `api_key`, `<redacted>` is kept; see the setting `redact`.
 
         Returns:
             The value, as it was given.
@@ -274,11 +323,11 @@ class Run:
         self._events([(self.run_id, schema.TAG, values.name("tag", key), None, None)])
 
     def log_input(self, dataset: object, context: str | None = None) -> None:
-        """Log that the run read a data set.
+        """Log that the run read a data set; of one that you hold, the digest is computed here.
 
         Args:
             dataset: a `runlake.Dataset`, one of MLflow's, or anything else with `name` and
-                `digest`; its `source` and `source_type` are kept where it has them.
+                `digest`; or what `runlake.Dataset.of` takes: a frame, arrays, a path, a URL.
             context: what the run read it for, as `training`; of one data set in several
                 contexts, all are kept.
 
@@ -286,68 +335,34 @@ class Run:
             InvalidInputError: it is no data set, or a part of it is too long.
             StateError: the run has ended.
         """
-        self._events([input_row(self.run_id, dataset, context)])
+        self._events(input_rows(self.run_id, dataset, context))
 
-    # Artifacts.
+    # For those who watch.
 
-    def log_artifact(self, local_path: str | Path, artifact_path: str | None = None) -> None:
-        """Upload one file, or a folder with all below it; returns when it is in the store.
+    def alert(self, title: str, text: str = "", *, level: str = "info") -> None:
+        """Say something that people or programs wait for; it goes out at once.
 
-        Args:
-            local_path: the file or folder.
-            artifact_path: folder below the run to put it in; None is the run's own.
-
-        Raises:
-            InvalidInputError: there is no such file, or the path leaves the run.
-            StorageError: the store refused.
-        """
-        self._log.check_open()
-        for row in self._artifacts.put(self._place(), local_path, folder=artifact_path):
-            self._events([row])
-
-    def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
-        """Upload all files below a folder; returns when they are in the store.
+        `runlake alerts` lists and polls what was said, the view `alerts` has it in SQL.
 
         Args:
-            local_dir: the folder; its own name is left out.
-            artifact_path: folder below the run to put them in; None is the run's own.
+            title: 1 to 250 printable characters.
+            text: what there is to say besides.
+            level: `info`, `warning` or `error`.
 
         Raises:
-            InvalidInputError: there is no such folder, or the path leaves the run.
-            StorageError: the store refused.
+            InvalidInputError: one of them is wrong.
+            StateError: the run has ended.
         """
-        self._log.check_open()
-        for row in self._artifacts.put_all(self._place(), local_dir, folder=artifact_path):
-            self._events([row])
-
-    def log_text(self, text: str, artifact_file: str) -> None:
-        """Write text as an artifact, in UTF-8; returns when it is in the store.
-
-        Args:
-            text: the content.
-            artifact_file: path below the run, as `notes/summary.txt`.
-
-        Raises:
-            InvalidInputError: the path leaves the run.
-            StorageError: the store refused.
-        """
-        self._log.check_open()
-        self._events([self._artifacts.put_bytes(self._place(), artifact_file, data=text.encode())])
-
-    def log_dict(self, dictionary: Mapping[str, Any] | list[Any], artifact_file: str) -> None:
-        """Write a mapping or list as an artifact: YAML where the path ends so, else JSON.
-
-        Args:
-            dictionary: what JSON can hold.
-            artifact_file: path below the run, as `config.json` or `config.yaml`.
-
-        Raises:
-            InvalidInputError: the path leaves the run, or the value cannot be written so.
-            MissingDependencyError: YAML is asked for and PyYAML is not installed.
-            StorageError: the store refused.
-        """
-        self._log.check_open()
-        self._events([self._artifacts.put_dict(self._place(), artifact_file, value=dictionary)])
+        if level not in schema.ALERT_LEVELS:
+            message = f"the level of an alert is one of {schema.ALERT_LEVELS}, got {level!r}."
+            raise InvalidInputError(message)
+        said = {"title": values.name("alert", title), "text": values.text("alert", title, text)}
+        self._events([(self.run_id, schema.ALERT, level, None, to_json(said))])
+        # Many in a row share an upload: a loop of alerts must not be a loop of requests.
+        now_s = clock.monotonic_s()
+        if now_s >= self._hurried_s + ALERT_EVERY_S:
+            self._hurried_s = now_s
+            self._drain.soon()
 
     # Its end.
 
@@ -379,6 +394,8 @@ class Run:
         if not (self._log.is_open and self._log.is_ours):
             return
         moment = clock.now_us() if end_time is None else values.time_us(end_time)
+        if not self._end_companions():
+            return
         self._events([(self.run_id, schema.STATUS, "", float(moment), status)])
         self.is_open = False
         self._log.end(status)
@@ -395,9 +412,9 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         """End the run: FAILED with the traceback if the block raised, KILLED by a signal."""
-        self.finish_with(error)
+        self._finish_with(error)
 
-    def finish_with(self, error: BaseException | None) -> None:
+    def _finish_with(self, error: BaseException | None) -> None:
         """End the run as its block ended.
 
         Args:
@@ -416,7 +433,20 @@ class Run:
 
     # Inside.
 
-    def _place(self) -> tuple[str, str]:
+    def _accompany(self, companion: Companion) -> None:
+        """Have something that runs beside this run end with it, the last first."""
+        self._companions.append(companion)
+
+    def _end_companions(self) -> bool:
+        """Return False if another thread has ended the run meanwhile."""
+        while self._companions:
+            try:
+                self._companions.pop().end()
+            except Exception as error:  # noqa: BLE001 - the run ends all the same
+                tell(f"beside run {self.run_id}: {type(error).__name__}: {error}.")
+        return self._log.is_open
+
+    def _place(self) -> Place:
         return self._plan.experiment_id, self.run_id
 
     def _events(self, rows: list[Row]) -> None:
@@ -430,10 +460,13 @@ class Run:
         seen: dict[str, str] = {}
         for key, value in params:
             text = values.text("param", values.name("param", key), value)
+            number = values.number_beside(value)
             known = self._params.get(key, seen.get(key))
+            if self._redactor.is_secret(key):
+                # Whatever it was before the pattern was set, nothing more is said of it.
+                text, number = known or REDACTED, None
             if known is None:
                 seen[key] = text
-                number = values.number_beside(value)
                 rows.append((self.run_id, schema.PARAM, key, number, text))
             elif known != text:
                 message = (

@@ -50,6 +50,11 @@ class RunLog:
         _logs.add(self)
 
     @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._plan.run_id
+
+    @property
     def is_open(self) -> bool:
         """Whether the run takes more rows."""
         return self.status == schema.RUNNING
@@ -94,6 +99,24 @@ class RunLog:
         self.check_open()
         while rows and not (journal := self.bound[0]).events(rows):
             self._rejoin(journal)
+
+    def late(self, rows: list[Row], *, clock_us: int | None = None) -> None:
+        """Log rows that are no metric points, whether the run is open or has ended.
+
+        Args:
+            rows: must not be of kind `status`, nor such that the run would be open again.
+            clock_us: when it was so, where that was before now.
+        """
+        plan = self._plan
+        if self.is_open:
+            while not (journal := self.bound[0]).events(rows, clock_us=clock_us):
+                self._rejoin(journal)
+            return
+        while True:
+            writer = self._drain.writer(plan.experiment_id, plan.experiment_name)
+            if writer.journal.events(rows, clock_us=clock_us):
+                break
+        self._drain.soon()
 
     def metrics(self, metrics: Mapping[str, object], step: int, moment: int) -> None:
         """Log one point of each of several metrics, all or none.

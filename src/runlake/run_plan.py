@@ -13,6 +13,8 @@ from runlake import clock, ids, run_names, schema
 from runlake.writing import values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runlake.writing.events import Row
 
 _PARENT_TAG: Final = "mlflow.parentRunId"
@@ -51,6 +53,7 @@ class RunPlan:
         run_name: chosen by a person, None for a derived one.
         parent_run_id: the run that it is nested in.
         start_us: microseconds since 1970.
+        is_joined: the id was given: others may write the run as well, or have done so.
     """
 
     run_id: str
@@ -59,6 +62,7 @@ class RunPlan:
     run_name: str | None
     parent_run_id: str | None
     start_us: int
+    is_joined: bool = False
 
 
 def new_run_id() -> str:
@@ -83,7 +87,7 @@ def opening_rows(plan: RunPlan) -> list[Row]:
         rows.append((run_id, schema.RUN, schema.RUN_PARENT, None, plan.parent_run_id))
         # Scripts written for MLflow look for the parent in a tag.
         rows.append((run_id, schema.TAG, _PARENT_TAG, None, plan.parent_run_id))
-    rank = _rank()
+    rank = own_rank()
     if rank is not None:
         rows.append((run_id, schema.RUN, schema.RUN_RANK, float(rank), str(rank)))
     return rows
@@ -104,9 +108,15 @@ def _source() -> str:
     return values.printable(str(getattr(main, "__file__", None) or ""))
 
 
-def _rank() -> int | None:
+def own_rank(environ: Mapping[str, str] | None = None) -> int | None:
+    """Return the rank of this process among those of one job, None if nothing tells it.
+
+    Args:
+        environ: the environment; None means the process's own.
+    """
+    environ = os.environ if environ is None else environ
     for variable in _RANK_VARIABLES:
-        text = os.environ.get(variable, "")
+        text = environ.get(variable, "")
         if text.isdigit():
             return int(text)
     return None

@@ -23,9 +23,14 @@ PARAM: Final = "param"  # str the text, num the number beside it where it is one
 TAG: Final = "tag"  # str the text; a tag is gone while str is null
 METRIC: Final = "metric"  # step, the user's timestamp, num
 STATUS: Final = "status"  # str one of STATUSES, num the time of it in microseconds since 1970
-ARTIFACT: Final = "artifact"  # key the path in the run, num the size, str JSON with sha256, type
+ARTIFACT: Final = "artifact"  # key the path in the run, num the size, str JSON; null: deleted
 INPUT: Final = "input"  # key tells data sets apart, str JSON of a data set and its context
+DATASET: Final = "dataset"  # key as of the input, str JSON with schema and profile
 NOTE: Final = "note"  # key what it is about (`traceback`), str the text
+HISTOGRAM: Final = "histogram"  # key its name, str JSON with step, edges and counts
+CONSOLE: Final = "console"  # key the stream, num the line's number, str its text
+ALERT: Final = "alert"  # key the level, str JSON with title and text
+PROVENANCE: Final = "provenance"  # key what it is about (`git`, `packages`), str JSON
 DELETE: Final = "delete"  # the run is hidden
 RESTORE: Final = "restore"  # the run is shown again
 HEARTBEAT: Final = "heartbeat"  # the writer lives, though it has nothing new; run_id is empty
@@ -38,6 +43,20 @@ EXPERIMENT_TAG: Final = "experiment_tag"  # key, str the text; gone while str is
 EXPERIMENT_DELETE: Final = "experiment_delete"
 EXPERIMENT_RESTORE: Final = "experiment_restore"
 
+# Kinds in the reserved partition about registered models; run_id holds the model's id.
+REGISTRY_MODEL_CREATE: Final = "registry_model_create"  # key the name, str JSON of the claim
+REGISTRY_MODEL_RENAME: Final = "registry_model_rename"  # key the new name, str JSON of the claim
+REGISTRY_MODEL_UPDATE: Final = "registry_model_update"  # key `description`, str JSON with it
+REGISTRY_MODEL_TAG: Final = "registry_model_tag"  # key the tag, str JSON with its value
+REGISTRY_MODEL_DELETE: Final = "registry_model_delete"
+REGISTRY_VERSION_CREATE: Final = "registry_version_create"  # num the version, as in all below
+REGISTRY_VERSION_UPDATE: Final = "registry_version_update"
+REGISTRY_VERSION_TAG: Final = "registry_version_tag"  # key the tag, str JSON with its value
+REGISTRY_VERSION_STAGE: Final = "registry_version_stage"  # key the stage
+REGISTRY_VERSION_DELETE: Final = "registry_version_delete"
+REGISTRY_ALIAS: Final = "registry_alias"  # key the alias, num the version; null: taken away
+REGISTRY_PROMOTION: Final = "registry_promotion"  # key the alias, str JSON with what was found
+
 # Keys of kind `run`. The earliest stands (min of clock, writer, seq) except for RUN_NAME.
 RUN_NAME: Final = "name"  # chosen by a person; the latest stands
 RUN_AUTO_NAME: Final = "auto_name"  # derived from the run id; stands where no name was chosen
@@ -47,6 +66,12 @@ RUN_SOURCE: Final = "source"
 RUN_PARENT: Final = "parent"  # str: the parent's run id
 RUN_RANK: Final = "rank"  # num: the rank of this writer's process
 
+# Keys of metrics that no caller gave: what the machine did meanwhile.
+SYSTEM_PREFIX: Final = "system/"
+
+# Keys of kind `alert`: how grave it is.
+ALERT_LEVELS: Final = ("info", "warning", "error")
+
 RUNNING: Final = "RUNNING"
 SCHEDULED: Final = "SCHEDULED"
 FINISHED: Final = "FINISHED"
@@ -55,6 +80,10 @@ KILLED: Final = "KILLED"
 STATUSES: Final = (RUNNING, SCHEDULED, FINISHED, FAILED, KILLED)
 OPEN: Final = frozenset({RUNNING, SCHEDULED})
 ENDED: Final = frozenset({FINISHED, FAILED, KILLED})
+
+STAGE_NONE: Final = "None"
+STAGE_ARCHIVED: Final = "Archived"
+STAGES: Final = (STAGE_NONE, "Staging", "Production", STAGE_ARCHIVED)  # of versions of models
 
 ACTIVE: Final = "active"
 DELETED: Final = "deleted"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 from runlake.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DEFAULT_URL: Final = "./lake"
 _CHOICES: Final = {"mode": ("online", "disabled"), "compact": ("auto", "off")}
+PROVENANCE_PARTS: Final = ("process", "host", "environment", "packages", "git", "diff")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 
@@ -56,6 +58,16 @@ class Settings:
         request_timeout_s: seconds after which a storage operation, with its retries, gives up.
         parallel_requests: greatest number of requests under way at once.
         compact: `auto`, or `off`: no compaction starts by itself in this process.
+        provenance: `on`, `off`, or which of `process`, `host`, `environment`, `packages`, `git`,
+            `diff` is kept of where a run comes from, with commas between; `-diff` is all but it.
+        redact: a regular expression for names of secrets, in place of the default, or beside it
+            where it begins with `+`; `off` keeps all. Of params with such keys, and in
+            provenance, `<redacted>` is kept.
+        system_metrics: sample CPU, memory, disk, network and GPUs beside each run.
+        system_metrics_interval_s: seconds between two samples.
+        system_metrics_node: put into the keys, where several processes without ranks write
+            one run.
+        console: keep what a process prints while it has a run open.
     """
 
     url: str = _env("RUNLAKE_URL", DEFAULT_URL)
@@ -80,6 +92,12 @@ class Settings:
     request_timeout_s: float = _env("RUNLAKE_REQUEST_TIMEOUT_S", 30.0)
     parallel_requests: int = _env("RUNLAKE_PARALLEL_REQUESTS", 64)
     compact: str = _env("RUNLAKE_COMPACT", "auto")
+    provenance: str = _env("RUNLAKE_PROVENANCE", "on")
+    redact: str | None = _env("RUNLAKE_REDACT", None)
+    system_metrics: bool = _env("RUNLAKE_SYSTEM_METRICS", default=False)
+    system_metrics_interval_s: float = _env("RUNLAKE_SYSTEM_METRICS_INTERVAL_S", 10.0)
+    system_metrics_node: str | None = _env("RUNLAKE_SYSTEM_METRICS_NODE", None)
+    console: bool = _env("RUNLAKE_CONSOLE", default=False)
 
     @property
     def is_disabled(self) -> bool:
@@ -117,6 +135,8 @@ def resolve(
         else:
             origin[knob.name] = "default"
         _check(knob.name, values.get(knob.name))
+        if origin[knob.name] != "default" and knob.name in _CHECKS:
+            _CHECKS[knob.name](values[knob.name])
         choices = _CHOICES.get(knob.name)
         if choices and values.get(knob.name, choices[0]) not in choices:
             shown = " or ".join(map(repr, choices))
@@ -130,6 +150,53 @@ def _check(name: str, value: object) -> None:
     if not isinstance(value, (int, float)) or value >= 0:
         return
     raise InvalidInputError(f"{name} is {value!r}; it may be 0 or more.")
+
+
+def provenance_parts(text: str) -> frozenset[str]:
+    """Return what the setting `provenance` asks for.
+
+    Args:
+        text: `on`, `off`, or parts with commas between; with `-` before it, a part is left
+            out, of all where no other is named.
+
+    Returns:
+        Some of `PROVENANCE_PARTS`.
+
+    Raises:
+        InvalidInputError: there is no such part.
+    """
+    words = [word.strip().lower() for word in text.split(",") if word.strip()]
+    if len(words) == 1 and words[0] in _TRUE:
+        return frozenset(PROVENANCE_PARTS)
+    if not words or (len(words) == 1 and words[0] in _FALSE):
+        return frozenset()
+    left = {word[1:] for word in words if word.startswith("-")}
+    named = {word for word in words if not word.startswith("-")}
+    unknown = sorted((left | named) - set(PROVENANCE_PARTS))
+    if unknown:
+        message = (
+            f"RUNLAKE_PROVENANCE is {text!r}, and there is no part {unknown[0]!r}. Write on, off, "
+            f"or some of {', '.join(PROVENANCE_PARTS)}; -diff leaves one out."
+        )
+        raise InvalidInputError(message)
+    return frozenset((named or set(PROVENANCE_PARTS)) - left)
+
+
+def _check_redact(text: str) -> None:
+    try:
+        re.compile(text.removeprefix("+"))
+    except re.error as error:
+        message = (
+            f"RUNLAKE_REDACT is {text!r}, which is no regular expression: {error}. Write one, like "
+            "'password|secret', or '+my_key' to add to the default, or 'off'."
+        )
+        raise InvalidInputError(message) from error
+
+
+_CHECKS: Final[Mapping[str, Callable[[str], object]]] = {
+    "provenance": provenance_parts,
+    "redact": _check_redact,
+}
 
 
 def _parse(variable: str, kind: str, text: str) -> object:

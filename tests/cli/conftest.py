@@ -39,6 +39,7 @@ def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's own settings and folders out."""
     for name in [name for name in os.environ if name.startswith(("RUNLAKE_", "XDG_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("RUNLAKE_PROVENANCE", "off")  # as in all tests that are not about it
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 

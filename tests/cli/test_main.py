@@ -150,9 +150,19 @@ def test_the_installed_command_is_the_module(filled: Filled) -> None:
     assert version.stdout.startswith(f"runlake {runlake.__version__}, Python ")
 
 
+def leaves(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command that does something, by the words that call it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            assert command.help, name
+            yield from leaves(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
+
+
 def test_every_command_and_option_has_help_and_takes_json_and_csv() -> None:
     silent = []
-    for name, command in main.commands.items():
+    for name, command in leaves(main):
         options = [each for each in command.params if isinstance(each, click.Option)]
         silent += [f"{name} {each.opts[0]}" for each in options if not each.help]
         silent += [] if command.help else [name]
@@ -170,9 +180,11 @@ def options_of(parameter: click.Parameter) -> list[str]:
 def test_every_command_option_and_exit_code_is_documented() -> None:
     page = (ROOT / "docs" / "reference" / "cli.md").read_text("utf-8")
     missing = []
-    for name, command in main.commands.items():
-        _, found, rest = page.partition(f"\n## `runlake {name}")
+    for name, command in leaves(main):
+        group, _, own_name = name.rpartition(" ")
+        _, found, rest = page.partition(f"\n## `runlake {group or name}")
         section = rest.partition("\n## ")[0] if found else ""
+        missing += [name] if group and f"`{own_name}" not in section else []
         own = (each for each in command.params if each.name not in SHARED)
         wanted = [option for each in own for option in options_of(each)]
         missing += [f"{name} {option}" for option in wanted if f"`{option}" not in section]

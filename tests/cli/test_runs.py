@@ -148,7 +148,7 @@ def test_show_as_json_holds_info_params_summaries_tags_and_artifacts(
 ) -> None:
     shown = ask_json("show", "alpha")
     extra = ["lifecycle_stage", "user_id", "source_name", "parent_run_id"]
-    parts = ["params", "tags", "metrics", "inputs", "artifacts"]
+    parts = ["params", "tags", "metrics", "inputs", "artifacts", "provenance"]
     assert list(shown) == [*RUN_FIELDS, *extra, *parts]
     loss = shown["metrics"]["loss"]
     assert {name: loss[name] for name in ("last", "min", "max", "first", "count")} == {

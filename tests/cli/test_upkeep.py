@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import runlake
+from runlake.upkeep.purge import BEYOND_REACH
 from tests.cli.conftest import in_terminal, log_run
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def test_purge_of_an_experiment_succeeds_though_the_claim_of_its_name_stays(
     result = ask("purge", "-e", "odd", "--yes", "--lake", filled.url)
     assert result.exit_code == 0, result.output
     assert "could not be reached" in result.stdout
+    assert BEYOND_REACH in result.stderr
     assert re.search(r"^runs +2$", result.stdout, flags=re.MULTILINE)
     with runlake.open(filled.url, read_only=True) as lake:
         assert lake.search_runs(run_view_type="ALL").height == 3

@@ -199,8 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _go_on_upload(self, number: str) -> None:
         upload = self.gcs.uploads[number]
-        upload.data += self.body
-        last, total = re.findall(r"\d+", self.headers["Content-Range"])[-2:]
+        first, last, total = re.findall(r"\d+", self.headers["Content-Range"])[-3:]
+        upload.data[int(first) :] = self.body  # which may come again
         if int(last) + 1 < int(total):
             self._reply(308, b"", {"Range": f"bytes=0-{last}"})
             return

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _OWN_HEADERS: Final = {"connection", "expect", "keep-alive", "transfer-encoding"}
 
@@ -25,12 +25,18 @@ class Fault:
         times: how many of them.
         status: the answer instead of the server's; None: no answer, but the effect.
         body: what the answer says.
+        after: how many of them pass before.
+        path: what must be in their paths.
+        deed: done when one is met.
     """
 
     method: str
     times: int
     status: int | None
     body: bytes = b""
+    after: int = 0
+    path: str = ""
+    deed: Callable[[], None] | None = None
 
 
 class Proxy:
@@ -38,6 +44,7 @@ class Proxy:
 
     Attributes:
         requests: method and path of each request so far.
+        sent_bytes: in the bodies of all requests so far that the server has answered.
         meeting: if set, each request waits here for the others.
         under_way: requests that have no answer yet.
         most_under_way: the greatest number of them at once so far.
@@ -46,11 +53,12 @@ class Proxy:
     def __init__(self, target: str) -> None:
         """Start on a free port; `target` is the server's `host:port`."""
         self.requests: list[tuple[str, str]] = []
+        self.sent_bytes = 0
         self.meeting: threading.Barrier | None = None
         self.under_way = 0
         self.most_under_way = 0
         self._faults: list[Fault] = []
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self, "target": target})
         self._server = _Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -76,14 +84,18 @@ class Proxy:
 
     def take(self, method: str, path: str) -> Fault | None:
         """Note a request, and return the fault that it meets."""
-        with self._lock:
+        with self.lock:
             self.requests.append((method, path))
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
             for fault in self._faults:
-                if fault.method == method and fault.times > 0:
-                    fault.times -= 1
-                    return fault
+                if fault.method != method or fault.path not in path or not fault.times:
+                    continue
+                if fault.after:
+                    fault.after -= 1
+                    continue
+                fault.times -= 1
+                return fault
         return None
 
 
@@ -111,6 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass(self) -> None:
         fault = self.proxy.take(self.command, self.path)
         try:
+            if fault is not None and fault.deed is not None:
+                fault.deed()
             if self.proxy.meeting is not None:
                 self.proxy.meeting.wait()
             self._serve(fault)
@@ -127,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._behind.request(self.command, self.path, body, kept)
         response = self._behind.getresponse()
         data = response.read()
+        with self.proxy.lock:
+            self.proxy.sent_bytes += len(body)
         if fault is not None:
             self.close_connection = True
             return

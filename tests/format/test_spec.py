@@ -15,10 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from runlake import ids, schema
-from runlake.artifacts import store
-from runlake.dataset import Dataset, input_row
+from runlake.artifacts import paths
+from runlake.dataset import Dataset, input_rows
 from runlake.settings import Settings
-from runlake.storage import layout, manifest, names, segments, snapshot, state, table_files
+from runlake.storage import (
+    layout,
+    manifest,
+    model_claims,
+    names,
+    segments,
+    snapshot,
+    state,
+    table_files,
+)
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
 from runlake.upkeep import GRACE_S, ripe, table_writer, vacuum
@@ -49,7 +58,8 @@ CONSTANTS: Final[dict[str, float]] = {
     "listings again": snapshot.LISTINGS_AGAIN,
     "key limit": schema.KEY_LIMIT_CHARS,
     "text limit": schema.TEXT_LIMIT_BYTES,
-    "artifact path limit": store._PATH_LIMIT_BYTES,
+    "artifact path limit": paths.PATH_BYTES,
+    "artifact name limit": paths.PART_BYTES,
     "local first upload": lanes.LOCAL.first_s,
     "local share of age": lanes.LOCAL.share_of_age,
     "local longest wait": lanes.LOCAL.longest_s,
@@ -84,8 +94,18 @@ def test_key_patterns_are_those_of_the_layout() -> None:
         "segment": pattern(layout._SEGMENT),
         "manifest": pattern(layout._MANIFEST),
         "claim": pattern(layout._CLAIM),
+        "claim of a model": pattern(layout._MODEL_CLAIM),
+        "claim of a version": pattern(layout._VERSION_CLAIM),
         "table file": pattern(layout._TABLE_FILE),
     }
+
+
+@pytest.mark.parametrize(
+    ("table", "claim"),
+    [("model-claim", model_claims.ModelClaim), ("version-claim", model_claims.VersionClaim)],
+)
+def test_fields_of_claims_of_models_are_the_codes(table: str, claim: type[Any]) -> None:
+    assert column(table) == ["format", *(field.name for field in fields(claim))]
 
 
 def test_names_hash_to_the_vectors() -> None:
@@ -204,7 +224,7 @@ def test_fields_of_json_objects_are_the_codes() -> None:
     header = table_files.TableHeader(lake="l", table="t", experiment_id="e", n=1, commit="c")
     assert column("table-header") == list(json.loads(header.encode()))
     assert column("claim") == list(json.loads(names.encode(claim)))
-    read = input_row("run", Dataset(name="n", digest="d"), None)
+    (read,) = input_rows("run", Dataset(name="n", digest="d"), None)
     assert column("input") == list(json.loads(str(read[4])))
 
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 # Library: the files, as patterns below the package, that may name it at run time.
 MAY_LOAD = {
     "adlfs": ("storage/objectstores.py",),
-    "fsspec": ("storage/*fs.py",),
+    "fsspec": ("storage/*fs.py", "dataset/files.py"),  # a data set may lie anywhere
     "gcsfs": ("storage/objectstores.py",),
     "s3fs": ("storage/objectstores.py",),
     "duckdb": ("query/*",),
     "pandas": ("query/export.py",),
     "polars": ("query/*",),
+    "psutil": ("system/*",),
+    "pynvml": ("system/gpu.py",),
     "random": ("ids.py", "testing/*"),  # the kit's faults are drawn from a seed
     "secrets": ("ids.py",),
     "uuid": ("ids.py",),
@@ -29,6 +31,14 @@ MAY_LOAD = {
 HEAVY = {"adlfs", "duckdb", "fsspec", "gcsfs", "numpy", "pandas", "polars", "pyarrow", "s3fs"}
 # Where a broad `except` is right, and why: (file, function).
 MAY_CATCH_ALL = {
+    ("artifacts/figures.py", "_plotly"): "it starts a browser, which fails with anything",
+    ("companions.py", "_begin"): "a run begins, whatever cannot run beside it",
+    ("provenance/collector.py", "_describe"): "what cannot be found out is noted, beside the rest",
+    ("provenance/collector.py", "_keep"): "a run goes on without its patch, and says so",
+    ("run.py", "_end_companions"): "a run ends, whatever ran beside it",
+    ("system/gpu.py", "__init__"): "a driver that is wrong in any way is no GPU",
+    ("system/sampler.py", "_sample"): "one reading that fails must not keep the others",
+    ("system/sampler.py", "_serve"): "training goes on, and so do the samples of other runs",
     ("storage/ioloop.py", "task"): "hands every failure over to the thread that asked",
     ("storage/objectfs.py", "_try"): "each store's library has errors of its own",
     ("storage/objectfs.py", "_put_absent"): "any error may hide that the object was written",

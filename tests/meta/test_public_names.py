@@ -32,8 +32,13 @@ NAMES = [
     "StorageError",
     "__version__",
     "active_run",
+    "alert",
+    "copy_model_version",
     "create_experiment",
+    "create_model_version",
+    "create_registered_model",
     "delete_experiment",
+    "delete_registered_model_alias",
     "delete_run",
     "delete_tag",
     "end_run",
@@ -41,34 +46,49 @@ NAMES = [
     "get_artifact_uri",
     "get_experiment",
     "get_experiment_by_name",
+    "get_model_version_by_alias",
     "get_run",
     "get_tracking_uri",
     "last_active_run",
+    "load_table",
     "log",
     "log_artifact",
     "log_artifacts",
     "log_batch",
     "log_dict",
+    "log_figure",
+    "log_histogram",
     "log_history",
+    "log_image",
     "log_input",
     "log_metric",
     "log_metrics",
     "log_param",
     "log_params",
+    "log_table",
     "log_text",
     "open",
+    "register_model",
     "restore_experiment",
     "restore_run",
     "search_experiments",
+    "search_model_versions",
+    "search_registered_models",
     "search_runs",
     "set_experiment",
     "set_experiment_tag",
     "set_experiment_tags",
+    "set_model_version_tag",
+    "set_registered_model_alias",
     "set_tag",
     "set_tags",
     "set_tracking_uri",
     "start_run",
+    "transition_model_version_stage",
 ]
+
+
+_ERRORS = ("Error", "Warning")
 
 
 def declared() -> dict[str, tuple[str, str]]:
@@ -93,10 +113,11 @@ def test_public_names_are_pinned() -> None:
 
 
 def test_public_names_stay_few() -> None:
-    assert len(runlake.__all__) <= 70
+    assert len([name for name in runlake.__all__ if not name.endswith(_ERRORS)]) <= 70
     assert len(public(runlake.Run)) <= 30
-    # Of these two move a lake or hand it to other engines: `copy_to` and `files`.
-    assert len(public(runlake.Lake)) <= 27
+    # Of these two move a lake or hand it to other engines, `copy_to` and `files`; two are doors
+    # to more: `registry` and `load_table`.
+    assert len(public(runlake.Lake)) <= 29
 
 
 def test_type_checkers_see_every_name() -> None:

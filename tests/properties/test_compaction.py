@@ -25,7 +25,7 @@ from tests.properties.test_splits import World, answers
 from tests.query.splits import put_split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from runlake.lake import Lake
@@ -74,17 +74,17 @@ def _late(fs: LocalFilesystem, chance: random.Random) -> Iterator[tuple[str, byt
             yield entry.key, fs.get(entry.key)
 
 
-def check(seed: int, folder: Path) -> None:
+def check(seed: int, folder: Path, *, asked: Callable[[], random.Random | None]) -> None:
     """Hold what a lake answers after compactions against what it answered before."""
     world, chance = World(seed), random.Random(seed)  # noqa: S311 - repeatable on purpose
     put_split(folder, world.rows, chance, homes=world.homes)
     with runlake.open(folder, read_only=True, refresh=1e9) as lake:
-        before = answers(lake)
+        before = answers(lake, asked=asked())
     compact_in_parts(folder, chance)
     assert newest(LocalFilesystem(folder), lake=lake._storage.require_lake()).tables
 
-    def agree(asked: Lake) -> None:
-        after = answers(asked)
+    def agree(lake: Lake) -> None:
+        after = answers(lake, asked=asked())
         for question, said in before.items():
             assert after[question] == said, question
 
@@ -95,12 +95,12 @@ def check(seed: int, folder: Path) -> None:
         agree(lake)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_answers_do_not_hang_on_what_is_compacted(seed: int, tmp_path: Path) -> None:
-    check(seed, tmp_path / "lake")
+    check(seed, tmp_path / "lake", asked=lambda: None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(200, 220))
+@pytest.mark.parametrize("seed", range(200, 212))
 def test_answers_of_many_more_worlds_do_not_hang_on_it_either(seed: int, tmp_path: Path) -> None:
-    check(seed, tmp_path / "lake")
+    check(seed, tmp_path / "lake", asked=lambda: random.Random(seed))  # noqa: S311 - as above

@@ -33,6 +33,7 @@ Answers = dict[str, list[str]]
 # Sums of these are exact, in any order.
 VALUES: Final = (0.0, 0.5, 1.0, -2.25, 1024.0, math.nan, math.inf)
 KEYS: Final = ("loss", "val/acc", "epoch")
+AXES: Final = ("step", "time", "relative", "epoch")
 # Who wrote a row, and that a writer ended, is what a split changes.
 ROWS: Final = {
     "metrics": "SELECT * EXCLUDE (writer) FROM metrics",
@@ -134,22 +135,26 @@ _DEEDS: Final[list[tuple[int, Callable[[World, str], None]]]] = [
 ]
 
 
-def answers(lake: Lake) -> Answers:
-    """Ask everything."""
+def answers(lake: Lake, *, asked: random.Random | None = None) -> Answers:
+    """Ask everything, or by chance a third of all."""
+    keys, axes, filters, views = (
+        listed if asked is None else asked.sample(listed, (len(listed) + 2) // 3)
+        for listed in (KEYS, AXES, FILTERS, tuple(VIEWS))
+    )
     runs = lake.search_runs(run_view_type="ALL", order_by=["attributes.start_time", "run_id"])
     found = {"search": shown(runs), "compare": shown(lake.compare(runs, show="all"))}
-    for view in VIEWS:
+    for view in views:
         found[f"view {view}"] = shown(lake.sql(ROWS.get(view, f"FROM {view}") + " ORDER BY ALL"))
-    for text in FILTERS:
+    for text in filters:
         found[f"filter {text}"] = shown(lake.search_runs(text, order_by=["metrics.loss DESC"]))
     found["experiments"] = [repr(each) for each in lake.search_experiments(view_type="ALL")]
-    for key in KEYS:
+    for key in keys:
         for value in ("best", "last", "min", "max", "mean", 3):
             board = lake.leaderboard(key, value=value, goal="min", top=None)
             found[f"board {key} {value}"] = shown(board)
         groups = lake.leaderboard(key, by="params.p0")
         found[f"groups {key}"] = shown(groups)
-    for x in ("step", "time", "relative", "epoch"):
+    for x in axes:
         for size in (None, 4, 7):
             curves = lake.history("*", runs=runs, x=x, max_points=size)
             found[f"history {x} {size}"] = shown(curves)
@@ -161,7 +166,9 @@ def shown(frame: pl.DataFrame) -> list[str]:
     return [repr(frame.schema), *map(repr, frame.rows())]
 
 
-def lakes(world: World, folder: Path, seeds: Iterable[int]) -> list[Answers]:
+def lakes(
+    world: World, folder: Path, seeds: Iterable[int], *, asked: Callable[[], random.Random | None]
+) -> list[Answers]:
     """Write the same world in several ways, one after the other in the same place, and ask."""
     found = []
     for seed in seeds:
@@ -169,28 +176,28 @@ def lakes(world: World, folder: Path, seeds: Iterable[int]) -> list[Answers]:
         chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
         put_split(folder, world.rows, chance, homes=world.homes)
         with runlake.open(folder, read_only=True, refresh=1e9) as lake:
-            found.append(answers(lake))
+            found.append(answers(lake, asked=asked()))
     return found
 
 
-def check(seed: int, folder: Path, ways: int) -> None:
+def check(seed: int, folder: Path, *, asked: Callable[[], random.Random | None]) -> None:
     """Hold the answers of several lakes against those of the first."""
     world = World(seed)
-    first, *others = lakes(world, folder / "lake", range(seed, seed + ways))
+    first, *others = lakes(world, folder / "lake", range(seed, seed + 3), asked=asked)
     for other in others:
         for question, said in first.items():
             assert other[question] == said, question
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_answers_do_not_hang_on_how_rows_were_split(seed: int, tmp_path: Path) -> None:
-    check(seed, tmp_path, 3)
+    check(seed, tmp_path, asked=lambda: None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 130))
+@pytest.mark.parametrize("seed", range(100, 116))
 def test_answers_of_many_more_worlds_do_not_hang_on_it_either(seed: int, tmp_path: Path) -> None:
-    check(seed, tmp_path, 4)
+    check(seed, tmp_path, asked=lambda: random.Random(seed))  # noqa: S311 - repeatable on purpose
 
 
 def test_history_of_all_runs_is_the_view_of_metrics(tmp_path: Path) -> None:

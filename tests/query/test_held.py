@@ -54,6 +54,19 @@ def test_of_runs_finds_the_rows_of_these_runs_one_after_the_other(
     assert len(set(places)) == len(places)
 
 
+@given(rows=held_rows, wanted=st.lists(st.integers(0, RUNS - 1), unique=True))
+def test_of_page_finds_the_same_by_key_and_says_whose_each_is(
+    rows: HeldRows, wanted: list[int]
+) -> None:
+    said = list(rows)
+    held, of = _held(rows), np.array(wanted, np.int64)
+    found, owners = held.of_page(of)
+    assert sorted(found) == sorted(held.of_runs(of))
+    assert [said[row][0] for row in found] == [wanted[owner] for owner in owners]
+    told = [(said[row][1], owner) for row, owner in zip(found, owners, strict=True)]
+    assert told == sorted(told)
+
+
 @given(rows=held_rows)
 def test_maps_hold_all_keys_of_each_run_in_their_order(rows: HeldRows) -> None:
     expected = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from polars.testing import assert_frame_equal
 from runlake.errors import InvalidInputError
 from runlake.lake import open_lake
 from runlake.query import Query
+from runlake.query.event_views import EVENT_VIEWS
 from runlake.query.export import to_polars
 from runlake.query.scan import _READERS, _conjuncts, scan
-from runlake.query.views import ROW_TABLES, VIEWS
+from runlake.query.views import VIEWS
 from runlake.storage import layout
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.tables import PointFile
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 RUNS = ("a" * 32, "b" * 32, "c" * 32)
 KEYS = ("acc", "loss")
 ABOUT = '{"sha256":"00","type":"text/plain"}'
+HISTOGRAM = '{"step":-1,"edges":[-1e300,0.5,2],"counts":[1,2.5],"below":0,"above":3,"nan_count":4}'
 Row = tuple[str, str, str, int, int, float | None, str | None]
 
 
@@ -59,6 +62,19 @@ def rows_of(run: str, count: int) -> list[Row]:
         (run, "artifact", "b.txt", 0, NOW_US, 3.0, "no JSON"),
         (run, "artifact", "c.txt", 0, NOW_US, None, None),
         (run, "note", "", 0, NOW_US, None, "hello"),
+        (run, "artifact", "images/x", 0, NOW_US, 4.0, '{"media":"image","key":"x","step":3}'),
+        (run, "artifact", "images/x", 0, NOW_US, 5.0, '{"media":"image","key":"x","step":4}'),
+        (run, "artifact", "gone.png", 0, NOW_US, 4.0, '{"media":"image","key":"y","step":1}'),
+        (run, "artifact", "gone.png", 0, NOW_US, None, None),
+        (run, "artifact", "odd.png", 0, NOW_US, 4.0, '{"media":"image","key":7,"step":"1x"}'),
+        (run, "histogram", "w", 0, NOW_US, None, HISTOGRAM),
+        (run, "histogram", "w", 0, NOW_US, None, '{"step":null,"edges":"no","counts":[1,null]}'),
+        (run, "histogram", "w", 0, NOW_US, None, "[]"),
+        (run, "console", "stdout", 0, NOW_US, 7.0, "epoch 1"),
+        (run, "console", "stderr", 0, NOW_US, math.nan, ""),
+        (run, "alert", "WARN", 0, NOW_US, None, '{"title":"diverged","text":"loss is NaN"}'),
+        (run, "alert", "ERROR", 0, NOW_US, None, "no JSON"),
+        (run, "provenance", "git", 0, NOW_US, None, '{"commit":"00"}'),
     ]
 
 
@@ -101,7 +117,7 @@ def test_a_lazy_view_of_an_empty_lake_is_empty_with_its_columns(view: str) -> No
     assert frame.height == 0
 
 
-@pytest.mark.parametrize("view", sorted(ROW_TABLES))
+@pytest.mark.parametrize("view", sorted({*_READERS, *EVENT_VIEWS}))
 def test_purged_runs_and_rows_below_the_watermark_do_not_show(
     view: str, files: list[PointFile]
 ) -> None:
@@ -159,6 +175,25 @@ def test_a_filter_of_artifacts_sees_the_latest_only(
     )
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        pl.col("path") == "gone.png",
+        pl.col("path") == "images/x",
+        pl.col("key") == "x",
+        pl.col("step") == 3,
+        (pl.col("run_id") == RUNS[1]) & (pl.col("size") == 5),
+    ],
+    ids=str,
+)
+def test_a_filter_of_media_sees_the_latest_only(wanted: pl.Expr, files: list[PointFile]) -> None:
+    lazy = scan(Query(tables_of(files)), "media")
+    assert_frame_equal(
+        lazy.filter(wanted).collect().sort("run_id", "path"),
+        lazy.collect().filter(wanted).sort("run_id", "path"),
+    )
+
+
 def test_rows_of_a_writer_come_in_the_order_of_logging(files: list[PointFile]) -> None:
     steps = scan(Query(tables_of(files)), "metrics").filter(writer="W2").collect()["step"].to_list()
     assert steps == [n for n in range(7) for _ in KEYS] + [7, 8]
@@ -173,7 +208,7 @@ def test_only_files_that_may_hold_the_points_are_opened(files: list[PointFile]) 
         lazy.collect()
 
 
-@pytest.mark.parametrize("view", sorted(ROW_TABLES))
+@pytest.mark.parametrize("view", sorted(_READERS))
 def test_filters_and_columns_reach_the_parquet_reader(view: str, files: list[PointFile]) -> None:
     wanted = pl.col("run_id") == RUNS[0]
     rows = _READERS[view](tables_of(files), wanted).filter(wanted)
@@ -184,7 +219,7 @@ def test_filters_and_columns_reach_the_parquet_reader(view: str, files: list[Poi
         selection = part.partition("SELECTION: ")[2].partition("\n")[0]
         assert f'col("run_id") == "{RUNS[0]}"' in selection
         assert 'col("kind")' in selection
-        if view != "artifacts":
+        if view not in {"artifacts", "media"}:
             assert "PROJECT 2/" in part
 
 
@@ -279,3 +314,34 @@ def test_a_filter_of_a_far_lake_fetches_only_what_may_hold_its_points(tmp_path: 
         counting.reset()
         assert lazy.select(pl.len()).collect().item() == 4 * len(noise)
         assert counting.requests["GET"] <= 4
+
+
+wholes = st.integers(-(2**70), 2**70)
+fields = st.one_of(
+    st.none(),
+    st.booleans(),
+    wholes,
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["", "x", "a b", "é"]),
+    st.lists(st.one_of(st.none(), wholes, st.booleans()), max_size=3),
+    st.dictionaries(st.sampled_from("ab"), wholes, max_size=2),
+)
+NAMES = ("media", "key", "step", "media_type", "sha256", "edges", "counts", "below", "nan_count")
+
+
+@settings(max_examples=50, deadline=None)  # each example is a file
+@given(said=st.lists(st.dictionaries(st.sampled_from(NAMES), fields), min_size=1, max_size=20))
+def test_whatever_json_says_the_lazy_views_say_what_sql_says(
+    said: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("events") / "x.parquet"
+    texts = [json.dumps(each) for each in said]
+    rows: list[Row] = [
+        (RUNS[0], kind, str(n), 0, NOW_US, None, text)
+        for n, text in enumerate([*texts, "NaN", '{"step":NaN}', "[]", ""])
+        for kind in ("histogram", "artifact")
+    ]
+    query = Query(snapshot(points=(write_points(path, rows),)))
+    for view in ("media", "histograms"):
+        wanted = to_polars(query.sql(f"FROM {view}"))
+        assert_frame_equal(scan(query, view).collect().sort(pl.all()), wanted.sort(pl.all()))

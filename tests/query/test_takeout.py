@@ -54,6 +54,7 @@ def fill(lake: Lake) -> Filled:
             run.log({"loss": value}, step=step)
         run.log_text("hello", "notes/hello.txt")
         run.log_dict({"a": 1}, "config.json")
+        run.log_histogram("weights", [0.0, 0.5, math.nan], bins=2, step=-1)
     with lake.start_run("gone", experiment="digits") as other:
         other.log({"loss": 0.5})
         other.log_text("x", "x.txt")
@@ -320,16 +321,20 @@ def test_a_file_of_the_snapshot_that_is_gone_is_left_to_who_can_take_a_new_one(
         takeout.Takeout(io.BytesIO(), **options).write(query, lake)  # type: ignore[arg-type]
 
 
+# What `getrusage` tells is the peak of the process that started this one, where that is more.
 BIG = """
-import resource, sys
+import re, sys
+from pathlib import Path
 import runlake
+
+def peak_bytes():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 lake = runlake.open(sys.argv[1], read_only=True)
 lake.export(sys.argv[2] + "/small." + sys.argv[3], what="SELECT * FROM metrics LIMIT 10")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 found = lake.export(sys.argv[2] + "/big." + sys.argv[3], what="metrics")
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(found.row_count, found.size_bytes, (after - before) * 1024)
+print(found.row_count, found.size_bytes, peak_bytes() - before)
 """
 
 
@@ -337,7 +342,7 @@ print(found.row_count, found.size_bytes, (after - before) * 1024)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_an_export_larger_than_the_memory_that_it_takes(tmp_path: Path, suffix: str) -> None:
-    points = 30_000_000 if suffix == "parquet" else 8_000_000
+    points = 10_000_000 if suffix == "parquet" else 3_000_000
     curves = 10
     with runlake.open(tmp_path / "lake") as lake, lake.start_run("big") as run:
         steps = np.arange(points // curves)

@@ -128,7 +128,8 @@ def _read_metadata(source: object) -> SimpleNamespace:
 
 def _metadata(file: _File) -> SimpleNamespace:
     """Return what a footer says; no statistics, so that all rows are looked at."""
-    group = SimpleNamespace(column=lambda _: SimpleNamespace(statistics=None))
+    said = SimpleNamespace(statistics=None, physical_type="")
+    group = SimpleNamespace(column=lambda _: said)
     names = file.schema.names
     return SimpleNamespace(
         metadata=file.metadata,
@@ -136,7 +137,9 @@ def _metadata(file: _File) -> SimpleNamespace:
         num_columns=len(names),
         num_row_groups=len(file.groups),
         row_group=lambda _: group,
-        schema=SimpleNamespace(column=lambda place: SimpleNamespace(name=names[place])),
+        schema=SimpleNamespace(
+            column=lambda place: SimpleNamespace(name=names[place], physical_type="")
+        ),
     )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runlake.storage.layout import SegmentName
+    from runlake.storage.source import Watch
     from tests.simulation.turns import Turns
 
 T = TypeVar("T")
@@ -296,9 +297,11 @@ class Client(Filesystem):
         """Tell whether an object that is there is ours."""
         return self.get(key) == data
 
-    def upload(self, key: str, file: Path) -> None:
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
         """Write a file to a key."""
         data = file.read_bytes()
+        if watch is not None:
+            watch.read(data)
         self._request("upload", key, lambda: self._store.put(key, data), is_write=True)
 
     def download(self, key: str, file: Path) -> None:

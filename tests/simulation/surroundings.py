@@ -23,6 +23,7 @@ from tests.simulation import codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
     from runlake.settings import Settings
     from tests.simulation.turns import Turns
@@ -41,6 +42,7 @@ class Here:
         """Begin outside of any world."""
         self.folder = Path()
         self.real_tempdir: str | None = None
+        self.with_parquet: list[ModuleType] = []
 
     @contextmanager
     def outside(self) -> Iterator[None]:
@@ -83,6 +85,11 @@ def simulated() -> Iterator[None]:
         warnings.simplefilter("ignore", RunlakeWarning)
         warnings.simplefilter("error", DataLossWarning)
         here.folder, here.real_tempdir = Path(folder), tempfile.tempdir
+        here.with_parquet = [
+            module
+            for name, module in sorted(sys.modules.items())
+            if name.startswith("runlake.") and "pq" in vars(module)
+        ]
         patch.setattr(tempfile, "tempdir", folder)
         patch.setattr(ids, "os", SimpleNamespace(urandom=here.random_bytes))
         patch.setattr(clock, "now_us", here.now_us)
@@ -101,9 +108,8 @@ def arranged(world: World) -> Iterator[None]:
     codec.forget()
     with pytest.MonkeyPatch.context() as patch:
         if not world.is_exact:
-            for name, module in sorted(sys.modules.items()):
-                if name.startswith("runlake.") and "pq" in vars(module):
-                    patch.setattr(module, "pq", codec.tickets)
+            for module in here.with_parquet:
+                patch.setattr(module, "pq", codec.tickets)
         _shrink(patch, world)
         yield
     for entry in here.folder.iterdir():

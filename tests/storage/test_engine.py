@@ -38,6 +38,7 @@ def test_place_without_a_lake_has_no_id_and_is_not_touched(filesystem: Filesyste
     assert filesystem.list("") == []
 
 
+@pytest.mark.filesystems("local")
 def test_lake_file_has_the_fields_of_the_specification(filesystem: Filesystem) -> None:
     storage = Storage(filesystem, Settings())
     lake = storage.ensure_lake()
@@ -77,6 +78,7 @@ def test_folder_in_which_another_process_begins_a_lake_becomes_one(tmp_path: Pat
     assert Storage(fs, Settings()).ensure_lake()
 
 
+@pytest.mark.filesystems("local")
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"format": 1}', b'{"format": null}'])
 def test_damaged_lake_file_is_refused(filesystem: Filesystem, data: bytes) -> None:
     filesystem.put("runlake.json", data)
@@ -84,6 +86,7 @@ def test_damaged_lake_file_is_refused(filesystem: Filesystem, data: bytes) -> No
         Storage(filesystem, Settings()).lake_id()
 
 
+@pytest.mark.filesystems("local")
 def test_lake_of_a_newer_format_is_refused_with_the_way_out(filesystem: Filesystem) -> None:
     filesystem.put("runlake.json", b'{"format": 2, "new": "thing"}')
     storage = Storage(filesystem, Settings())
@@ -112,6 +115,7 @@ def test_snapshots_of_one_storage_share_what_was_read(
     assert storage.tables(one).stale_s == Settings().stale_s
 
 
+@pytest.mark.filesystems("local")
 def test_claims_go_through_the_storage(filesystem: Filesystem, tmp_path: Path) -> None:
     storage = storage_on(filesystem, tmp_path)
     nonce = ids.new_nonce()

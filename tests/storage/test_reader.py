@@ -62,6 +62,7 @@ def test_tables_hold_facts_and_summaries_of_every_writer(
     assert counts == [("run-1", 10, 9.0), ("run-1", 20, 19.0), ("run-2", 5, 4.0)]
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_writers_are_told_from_their_newest_segment(filesystem: Filesystem, tmp_path: Path) -> None:
     put(filesystem, named(1, 0, 9), named(1, 10, 19))
     _, read = storage_on(filesystem, tmp_path).read()
@@ -87,6 +88,7 @@ def test_rows_are_in_local_files_each_once(filesystem: Filesystem, tmp_path: Pat
     assert all(Path(file.path).is_absolute() for file in read.row_files("metrics"))
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_rows_below_the_watermark_are_skipped(filesystem: Filesystem, tmp_path: Path) -> None:
     storage = storage_on(filesystem, tmp_path)
     put(filesystem, named(1, 0, 9))
@@ -95,6 +97,7 @@ def test_rows_below_the_watermark_are_skipped(filesystem: Filesystem, tmp_path: 
     assert sequences(read) == {writer_id(1): [4, 5, 6, 7, 8, 9]}
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_reserved_partition_is_read_by_row(filesystem: Filesystem, tmp_path: Path) -> None:
     reserved = schema.RESERVED_PARTITION
     put(filesystem, *(named(3, 0, last, experiment=reserved) for last in (1, 4)))
@@ -114,6 +117,7 @@ def test_lake_without_segments_has_empty_tables(filesystem: Filesystem, tmp_path
     assert [read.facts.num_rows, read.writers.num_rows, len(read.row_files("metrics"))] == [0, 0, 0]
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_purged_run_is_not_shown(filesystem: Filesystem, tmp_path: Path) -> None:
     storage = storage_on(filesystem, tmp_path)
     put(filesystem, named(1, 0, 0), named(2, 0, 0))
@@ -123,6 +127,7 @@ def test_purged_run_is_not_shown(filesystem: Filesystem, tmp_path: Path) -> None
     assert read.summaries["run_id"].to_pylist() == ["run-2"]
 
 
+@pytest.mark.filesystems("local")
 def test_tables_of_an_unknown_kind_are_refused_not_left_out(
     filesystem: Filesystem, tmp_path: Path
 ) -> None:
@@ -159,6 +164,7 @@ def test_warm_snapshot_costs_two_listings(filesystem: Filesystem, tmp_path: Path
     assert after is before  # so that nothing is folded again
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_tables_are_new_when_a_writer_has_become_stale(
     filesystem: Filesystem, tmp_path: Path
 ) -> None:
@@ -219,6 +225,7 @@ def test_far_objects_are_fetched_once_for_all_processes(
         assert counting.requests == {"LIST": 2, "GET": 1}
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_damaged_cache_is_fetched_again(filesystem: Filesystem, tmp_path: Path) -> None:
     put(filesystem, named(1, 0, 4), named(2, 0, 4))
     (one, other) = storage_on(filesystem, tmp_path).read()[1].row_files("metrics")
@@ -252,6 +259,7 @@ def _other_rows(_: bytes) -> bytes:
     return segment(named(1, 0, 3))
 
 
+@pytest.mark.filesystems("local", "s3")
 @pytest.mark.parametrize("spoil", [_cut, _empty_state, _text, _other_rows])
 def test_damaged_segment_is_left_out_and_reported_and_the_rest_is_read(
     filesystem: Filesystem, tmp_path: Path, spoil: Callable[[bytes], bytes]
@@ -267,6 +275,7 @@ def test_damaged_segment_is_left_out_and_reported_and_the_rest_is_read(
     assert storage.read()[1].problems == read.problems  # said once
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_segment_of_a_newer_format_is_refused_with_the_way_out(
     filesystem: Filesystem, tmp_path: Path
 ) -> None:
@@ -325,6 +334,7 @@ def test_rows_in_the_builder_are_what_a_segment_holds() -> None:
     assert rows_of(named(1, 3, 5))["step"].to_pylist() == [3, 4, 5]
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_what_was_replaced_is_forgotten(filesystem: Filesystem, tmp_path: Path) -> None:
     reserved = schema.RESERVED_PARTITION
     storage = storage_on(filesystem, tmp_path)

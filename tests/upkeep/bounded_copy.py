@@ -7,7 +7,6 @@ peak that a process has reached once stays.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
 from runlake.upkeep.copies.copying import copy_lake
 from runlake.upkeep.work import Limits
+from tests.upkeep.peak import peak_bytes
 
 SMALL_RUN: Final = "small-run"
 
@@ -28,14 +28,10 @@ def main() -> None:
     )
     limits = Limits(budget_bytes=int(sys.argv[3]))
     copy_lake(source, target, run_ids=[SMALL_RUN], limits=limits)
-    before = _peak_bytes()
+    before = peak_bytes()
     done = copy_lake(source, target, limits=limits)
-    found = {"bytes": _peak_bytes() - before, "rows": done.rows, "commits": done.commits}
+    found = {"bytes": peak_bytes() - before, "rows": done.rows, "commits": done.commits}
     sys.stdout.write(json.dumps(found))
-
-
-def _peak_bytes() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

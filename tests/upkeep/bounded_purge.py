@@ -7,7 +7,6 @@ that a process has reached once stays.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from runlake.storage import layout
 from runlake.storage.localfs import LocalFilesystem
 from runlake.upkeep.purge import purge
 from runlake.upkeep.work import Limits
+from tests.upkeep.peak import peak_bytes
 
 SMALL_RUN: Final = "small-run"
 RUN: Final = "run-3"
@@ -27,13 +27,9 @@ def main() -> None:
     lake = json.loads(fs.get(layout.LAKE_FILE))["lake"]
     limits = Limits(budget_bytes=int(sys.argv[2]))
     purge(fs, lake=lake, run_ids=[SMALL_RUN], limits=limits)
-    before = _peak_bytes()
+    before = peak_bytes()
     done = purge(fs, lake=lake, run_ids=[RUN], limits=limits)
-    sys.stdout.write(json.dumps({"bytes": _peak_bytes() - before, "rows": done.rows}))
-
-
-def _peak_bytes() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.stdout.write(json.dumps({"bytes": peak_bytes() - before, "rows": done.rows}))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from tests.upkeep.made import (
     said,
     writers,
 )
+from tests.upkeep.peak import BESIDE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -538,4 +539,4 @@ def test_memory_stays_within_the_budget_whatever_the_size(tmp_path: Path) -> Non
     ended = subprocess.run(command, check=True, capture_output=True, cwd=root)
     said = json.loads(ended.stdout)
     assert said["rows"] == 1_600_000
-    assert said["bytes"] < budget
+    assert said["bytes"] < budget + BESIDE_BYTES

@@ -15,12 +15,13 @@ from runlake.errors import StorageError
 from runlake.storage import layout, manifests
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.snapshot import Snapshots
-from runlake.testing.filesystems import Call, CrashAt, FaultyFilesystem, SimulatedCrash, Wrapper
+from runlake.testing.filesystems import Call, FaultyFilesystem, SimulatedCrash, Wrapper
 from runlake.upkeep import vacuum as vacuum_module
 from runlake.upkeep.commit import Committer
 from runlake.upkeep.vacuum import vacuum
 from runlake.upkeep.work import Compacted, Limits, Work
 from tests.storage.lakes import EXPERIMENT
+from tests.upkeep.instants import DieBehind, Interrupt, calls_of, writes_of
 from tests.upkeep.made import (
     LAKE,
     Held,
@@ -94,7 +95,8 @@ class World:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
+def world(scratch_in_memory: None) -> Iterator[World]:
+    del scratch_in_memory
     yield (made := World())
     made.fs.delete_many([entry.key for entry in made.fs.list("")])
 
@@ -104,47 +106,17 @@ def tidy(fs: Filesystem) -> None:
     vacuum(fs, lake=LAKE, grace_s=0, is_dry_run=False)
 
 
-@final
-class Interrupt(Wrapper):
-    """Lets others work just before one of our calls."""
-
-    def __init__(self, inner: Filesystem, *, at: int, others: Callable[[], object]) -> None:
-        """Wrap `inner`; `others` work before call number `at`, from 1."""
-        super().__init__(inner)
-        self.calls = 0
-        self._at, self._others = at, others
-
-    def around(self, call: Call, action: Callable[[], T]) -> T:
-        del call
-        self.calls += 1
-        if self.calls == self._at:
-            self._others()
-        return action()
-
-
-def calls_of(work: Callable[[Filesystem], object], fs: Filesystem) -> int:
-    """Count the requests of some work."""
-    counting = CrashAt(fs, at=None)
-    counting.conditional_create = True
-    work(counting)
-    return counting.calls
-
-
 def compact_fully(fs: Filesystem) -> Compacted:
     """Compact as far as one can."""
     fs.conditional_create = True
     return compactor(fs, limits=FULL).compact(EXPERIMENT)
 
 
-@pytest.mark.parametrize("with_effect", [False, True], ids=["before", "after"])
-def test_a_compactor_that_dies_at_any_request_harms_nothing(
-    world: World, *, with_effect: bool
-) -> None:
-    calls = calls_of(compact_fully, world.fs)
-    for at in range(1, calls + 1):
+def test_a_compactor_that_dies_at_any_instant_harms_nothing(world: World) -> None:
+    for at in writes_of(compact_fully, world.fs):
         world.restore()
         with pytest.raises(SimulatedCrash):
-            compact_fully(CrashAt(world.fs, at=at, with_effect=with_effect))
+            compact_fully(DieBehind(world.fs, write=at))
         tidy(world.fs)
         assert held(world.fs) == world.wanted, at
         compact_fully(world.fs)
@@ -152,11 +124,10 @@ def test_a_compactor_that_dies_at_any_request_harms_nothing(
 
 
 def test_orphans_of_the_dead_go_once_their_number_is_used(world: World) -> None:
-    calls = calls_of(compact_fully, world.fs)
-    for at in range(calls // 3, calls, 3):
+    for at in writes_of(compact_fully, world.fs):
         world.restore()
         with pytest.raises(SimulatedCrash):
-            compact_fully(CrashAt(world.fs, at=at, with_effect=True))
+            compact_fully(DieBehind(world.fs, write=at))
         compact_fully(world.fs)
         tidy(world.fs)
         named = manifests.newest(world.fs, lake=LAKE).paths()
@@ -179,8 +150,7 @@ def test_two_compactors_lose_work_only_wherever_one_overtakes_the_other(
         if tidies:
             tidy(world.fs)
 
-    calls = calls_of(compact_fully, world.fs)
-    for at in range(1, calls + 1):
+    for at in calls_of(compact_fully, world.fs, one_in=2, lane=tidies):
         world.restore()
         compact_fully(Interrupt(world.fs, at=at, others=others))
         tidy(world.fs)
@@ -207,29 +177,27 @@ def test_a_commit_of_another_experiment_costs_no_work(world: World) -> None:
 
     calls = calls_of(lambda fs: compactor(fs).compact(EXPERIMENT), world.fs)
     moved = 0
-    for at in range(1, calls + 1):
+    for at in calls:
         world.restore()
         racing = Interrupt(world.fs, at=at, others=others)
         racing.conditional_create = True
         done = compactor(racing).compact(EXPERIMENT)
         assert done.conflicts == 0, at
-        moved += racing.calls > calls
+        moved += racing.calls > len(calls)
         assert held(world.fs) == world.wanted, at
         assert held(world.fs, "other").rows.total() == 2
     assert moved
 
 
 def test_a_vacuum_at_any_request_of_a_compactor_takes_nothing_that_it_needs(world: World) -> None:
-    calls = calls_of(compact_fully, world.fs)
-    for at in range(1, calls + 1):
+    for at in calls_of(compact_fully, world.fs):
         world.restore()
         compact_fully(Interrupt(world.fs, at=at, others=lambda: tidy(world.fs)))
         assert held(world.fs) == world.wanted, at
 
 
 def test_a_compactor_at_any_request_of_a_vacuum_loses_nothing(world: World) -> None:
-    calls = calls_of(tidy, world.fs)
-    for at in range(1, calls + 1):
+    for at in calls_of(tidy, world.fs):
         world.restore()
         tidy(Interrupt(world.fs, at=at, others=lambda: compact_fully(world.fs)))
         assert held(world.fs) == world.wanted, at

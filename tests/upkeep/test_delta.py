@@ -20,7 +20,6 @@ from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.testing.filesystems import (
     Call,
     CountingFilesystem,
-    CrashAt,
     FaultyFilesystem,
     SimulatedCrash,
     Wrapper,
@@ -32,6 +31,7 @@ from runlake.upkeep.tending import tend
 from runlake.upkeep.vacuum import vacuum
 from runlake.upkeep.work import Limits
 from tests.storage.lakes import EXPERIMENT
+from tests.upkeep.instants import DieBehind, writes_of
 from tests.upkeep.made import (
     LAKE,
     MadeWriter,
@@ -433,18 +433,13 @@ def test_whatever_was_compacted_the_log_equals_the_manifest(history: list[Step])
     fs.delete_many([entry.key for entry in fs.list("")])
 
 
-@pytest.mark.parametrize("with_effect", [False, True])
-def test_a_publisher_that_dies_anywhere_leaves_nothing_to_mend(
-    memory: MemoryFilesystem, *, with_effect: bool
-) -> None:
+def test_a_publisher_that_dies_anywhere_leaves_nothing_to_mend(memory: MemoryFilesystem) -> None:
     put_and_compact(memory, 1)
     tables = ["metrics", "facts"]
-    counting = CrashAt(memory, at=None)
-    publish(counting, lake=LAKE, tables=tables)
-    for at in range(1, counting.calls + 1):
+    for at in writes_of(lambda fs: publish(fs, lake=LAKE, tables=tables), memory):
         put_and_compact(memory, at + 1)
         with pytest.raises(SimulatedCrash):
-            publish(CrashAt(memory, at=at, with_effect=with_effect), lake=LAKE, tables=tables)
+            publish(DieBehind(memory, write=at), lake=LAKE, tables=tables)
         publish(memory, lake=LAKE)
         assert_equal_to_manifest(memory)
 

@@ -67,6 +67,7 @@ def test_compact_of_all_changes_no_answer_and_leaves_no_segment(lake: Lake) -> N
     assert (again.segments, again.rows, again.size_bytes, again.freed_bytes) == (0, 0, 0, 0)
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_compact_takes_one_experiment_by_name_or_id(lake: Lake) -> None:
     fill(lake)
     fill(lake, experiment="odd", runs=2)
@@ -77,6 +78,7 @@ def test_compact_takes_one_experiment_by_name_or_id(lake: Lake) -> None:
     assert live(lake) == 0
 
 
+@pytest.mark.filesystems("local")
 def test_an_experiment_goes_by_its_new_name_only(lake: Lake) -> None:
     fill(lake)
     found = lake.get_experiment_by_name("digits")
@@ -87,6 +89,7 @@ def test_an_experiment_goes_by_its_new_name_only(lake: Lake) -> None:
     assert lake.maintain.compact("numbers").segments == 3
 
 
+@pytest.mark.filesystems("local")
 def test_the_experiment_that_was_never_named_is_found(lake: Lake) -> None:
     lake.start_run().finish()
     lake.close()
@@ -94,6 +97,7 @@ def test_the_experiment_that_was_never_named_is_found(lake: Lake) -> None:
     assert lake.maintain.compact("0").segments == 0
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_shards_share_the_experiments(lake: Lake) -> None:
     for name in ("a", "b", "c", "d"):
         fill(lake, experiment=name, runs=1)
@@ -103,6 +107,7 @@ def test_shards_share_the_experiments(lake: Lake) -> None:
     assert live(lake) == 0
 
 
+@pytest.mark.filesystems("local")
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "half", "1/0", "1"])
 def test_a_shard_that_is_none_is_refused(lake: Lake, shard: str) -> None:
     fill(lake, runs=1)
@@ -110,12 +115,14 @@ def test_a_shard_that_is_none_is_refused(lake: Lake, shard: str) -> None:
         lake.maintain.compact(shard=shard)
 
 
+@pytest.mark.filesystems("local")
 def test_an_experiment_and_a_shard_are_refused(lake: Lake) -> None:
     fill(lake, runs=1)
     with pytest.raises(InvalidInputError, match="not both"):
         lake.maintain.compact("digits", shard="1/2")
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_full_leaves_one_file_of_each_table(lake: Lake) -> None:
     for _ in range(3):
         fill(lake, runs=1)
@@ -132,6 +139,7 @@ def test_full_leaves_one_file_of_each_table(lake: Lake) -> None:
     assert set(counts.values()) == {1}
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_what_others_compact_again_and_again_is_named_and_the_rest_is_done(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +176,7 @@ def test_vacuum_says_first_and_deletes_then(lake: Lake) -> None:
     assert lake.search_runs().height == 3
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_vacuum_of_an_experiment_leaves_the_others(lake: Lake) -> None:
     fill(lake)
     fill(lake, experiment="odd", runs=1)
@@ -180,12 +189,14 @@ def test_vacuum_of_an_experiment_leaves_the_others(lake: Lake) -> None:
     }
 
 
+@pytest.mark.filesystems("local")
 def test_a_negative_grace_is_refused(lake: Lake) -> None:
     fill(lake, runs=1)
     with pytest.raises(InvalidInputError, match="grace_s"):
         lake.maintain.vacuum(grace_s=-1)
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_whoever_compacts_vacuums_what_went_an_hour_ago(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +222,7 @@ def test_purge_removes_runs_from_every_answer_at_once(lake: Lake) -> None:
     assert lake.maintain.purge([ids[0]]).rows == 0
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_purge_of_an_experiment_takes_its_runs(lake: Lake) -> None:
     fill(lake)
     odd = fill(lake, experiment="odd", runs=2)
@@ -220,6 +232,7 @@ def test_purge_of_an_experiment_takes_its_runs(lake: Lake) -> None:
     assert lake.get_experiment_by_name("odd") is None
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_purge_knows_what_this_process_has_just_logged(lake: Lake) -> None:
     run = lake.start_run()
     run.log({"loss": 1.0})
@@ -227,6 +240,7 @@ def test_purge_knows_what_this_process_has_just_logged(lake: Lake) -> None:
     assert lake.maintain.purge(run.run_id).run_ids == (run.run_id,)
 
 
+@pytest.mark.filesystems("local")
 def test_purge_wants_runs_or_an_experiment(lake: Lake) -> None:
     (run_id,) = fill(lake, runs=1)
     with pytest.raises(InvalidInputError, match="give purge"):
@@ -237,6 +251,7 @@ def test_purge_wants_runs_or_an_experiment(lake: Lake) -> None:
         lake.maintain.purge("f" * 32)
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_a_purged_run_leaves_the_published_tables_whole(lake: Lake) -> None:
     ids = fill(lake)
     lake.maintain.compact()
@@ -246,6 +261,7 @@ def test_a_purged_run_leaves_the_published_tables_whole(lake: Lake) -> None:
     assert {each.added for each in lake.maintain.publish()} == {0}
 
 
+@pytest.mark.filesystems("local")
 def test_publish_knows_one_format(lake: Lake) -> None:
     fill(lake, runs=1)
     with pytest.raises(InvalidInputError, match="'iceberg'"):
@@ -261,6 +277,7 @@ def test_verify_finds_a_compacted_lake_sound(lake: Lake) -> None:
     assert report.table_rows > 0
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_a_read_only_lake_is_changed_by_nothing(lake: Lake, lake_url: Place) -> None:
     (run_id,) = fill(lake, runs=1)
     options = lake_url.storage_options
@@ -287,6 +304,7 @@ def test_where_there_is_no_lake_nothing_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.filesystems("local")
 def test_a_store_that_cannot_create_conditionally_wants_the_callers_word(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +315,7 @@ def test_a_store_that_cannot_create_conditionally_wants_the_callers_word(
     assert lake.maintain.compact(alone=True).segments >= 3
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_a_damaged_segment_is_named_and_what_is_whole_is_compacted(lake: Lake) -> None:
     fill(lake)
     fs = lake._storage.fs
@@ -308,6 +327,7 @@ def test_a_damaged_segment_is_named_and_what_is_whole_is_compacted(lake: Lake) -
     assert live(lake) == 1
 
 
+@pytest.mark.filesystems("local")
 def test_made_up_experiments_are_compacted_by_their_id(lake: Lake) -> None:
     lake._storage.ensure_lake()
     put(lake._storage.fs, named(1, 0, 4))

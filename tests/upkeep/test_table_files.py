@@ -274,6 +274,20 @@ def test_a_file_that_is_no_table_or_damaged_is_refused_by_name(tmp_path: Path) -
         list(read_groups(made.path, METRICS, key="the/key"))
 
 
+def test_a_footer_that_gives_a_column_another_type_is_refused_and_not_asked(tmp_path: Path) -> None:
+    (made,) = write(METRICS, [points({("run-a", "loss"): 30})], tmp_path)
+    data = made.path.read_bytes()
+    size = int.from_bytes(data[-8:-4], "little")
+    rows, footer = data[: -8 - size], data[-8 - size :]
+    # A text in a row group (type 6 of Thrift's field 1, then a list of encodings) becomes a number.
+    assert b"\x15\x0c\x19" in footer
+    made.path.write_bytes(rows + footer.replace(b"\x15\x0c\x19", b"\x15\x04\x19"))
+    with pytest.raises(FormatError, match=r"the/key.*INT64"):
+        values_among(made.path, "run_id", {"run-a"}, key="the/key")
+    with pytest.raises(FormatError, match=r"the/key.*INT64"):
+        list(read_groups(made.path, METRICS, key="the/key", between=("run-a", "run-a")))
+
+
 def test_a_file_of_a_newer_format_is_refused_with_the_way_out(tmp_path: Path) -> None:
     rows = pa.table({"a": [1]})
     fields = {**json.loads(HEADER.encode()), "format": schema.FORMAT_VERSION + 1}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, TypeVar, final
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from runlake import clock, ids, schema
 from runlake.errors import FormatError
 from runlake.storage import layout, manifests
+from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.testing.filesystems import Call, Wrapper
 from runlake.upkeep import vacuum as vacuum_module
@@ -26,6 +28,7 @@ from tests.upkeep.made import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from runlake.storage.filesystem import Filesystem
 
@@ -270,3 +273,25 @@ def test_another_lakes_manifest_stops_all(memory: MemoryFilesystem) -> None:
     compactor(memory).compact(EXPERIMENT)
     with pytest.raises(FormatError, match="ALARM"):
         vacuum(memory, lake="another", grace_s=0, is_dry_run=False)
+
+
+def test_what_an_upload_left_goes_after_a_day_and_at_once_without_a_grace(tmp_path: Path) -> None:
+    fs = LocalFilesystem(tmp_path)
+    make_lake(fs)
+    fs.put("artifacts/0/run/kept.bin", b"whole")
+    young, old = (tmp_path / f"artifacts/0/run/.tmp-{age}" for age in ("young", "old"))
+    for file, hours in ((young, 23), (old, 25)):
+        file.write_bytes(b"half")
+        then_us = fs.now_us() - hours * HOUR_US
+        os.utime(file, ns=(then_us * 1000, then_us * 1000))
+    found = vacuum(fs, lake=LAKE)
+    assert [(each.key, each.reason, each.size_bytes) for each in found.removed] == [
+        ("artifacts/0/run/.tmp-old", "upload", 4)
+    ]
+    assert old.exists()
+    assert vacuum(fs, lake=LAKE, experiment_id="0", grace_s=0).removed == ()
+    vacuum(fs, lake=LAKE, is_dry_run=False)
+    assert (young.exists(), old.exists()) == (True, False)
+    vacuum(fs, lake=LAKE, grace_s=0, is_dry_run=False)
+    assert not young.exists()
+    assert fs.get("artifacts/0/run/kept.bin") == b"whole"

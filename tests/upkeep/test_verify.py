@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runlake import ids
+from runlake import ids, schema
 from runlake.storage import layout, manifest, manifests, segments, table_files
 from runlake.storage.manifest import Manifest, TableFile
 from runlake.storage.memoryfs import MemoryFilesystem
@@ -35,7 +35,7 @@ from tests.storage.lakes import (
     rows_of as curve_of,
 )
 from tests.upkeep.busy import ARTIFACT, make_busy, rows_of
-from tests.upkeep.made import LAKE, Held, MadeWriter, compactor, held
+from tests.upkeep.made import LAKE, Held, MadeWriter, compactor, held, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,6 +87,7 @@ def _other_name(_: bytes) -> bytes:
     return segment(named(7, 0, 4))
 
 
+@pytest.mark.filesystems("local", "s3")
 @pytest.mark.parametrize("spoil", [_cut, _one_bit, _other_rows, _other_name])
 def test_damaged_segment_is_found(storage: Storage, spoil: Callable[[bytes], bytes]) -> None:
     key = named(1, 0, 4).key
@@ -96,6 +97,7 @@ def test_damaged_segment_is_found(storage: Storage, spoil: Callable[[bytes], byt
     assert not report.is_sound
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_missing_row_is_found(storage: Storage) -> None:
     storage.fs.delete_many([named(1, 0, 4).key])
     report = verify(storage.fs)
@@ -103,6 +105,7 @@ def test_missing_row_is_found(storage: Storage) -> None:
     assert "row 0 is in no segment" in report.findings[0].detail
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_superseded_and_consumed_segments_are_named(storage: Storage) -> None:
     put(storage.fs, named(1, 0, 9, merged=True))
     consumed = {writer_id(2): 4}
@@ -117,6 +120,7 @@ def test_superseded_and_consumed_segments_are_named(storage: Storage) -> None:
     }
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_unknown_objects_are_found(storage: Storage) -> None:
     keys = ["thing.txt", "log/experiment_id=exp/x.parquet", "manifests/one.json"]
     for key in keys:
@@ -124,12 +128,14 @@ def test_unknown_objects_are_found(storage: Storage) -> None:
     assert kinds(verify(storage.fs)) == dict.fromkeys(keys, findings.UNKNOWN)
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_missing_lake_file_is_found(storage: Storage) -> None:
     storage.fs.delete_many(["runlake.json"])
     report = verify(storage.fs)
     assert (report.lake, kinds(report)) == (None, {"runlake.json": findings.MISSING})
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_foreign_manifest_is_found_and_a_missing_one(storage: Storage) -> None:
     for number in (1, 3):
         made = Manifest(lake="theirs", number=number)
@@ -142,6 +148,7 @@ def test_foreign_manifest_is_found_and_a_missing_one(storage: Storage) -> None:
     }
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_table_file_that_the_manifest_names_must_be_there_whole(storage: Storage) -> None:
     files = tuple(TableFile(f"tables/runs/{n}", 3, 1, "exp", "a", "b") for n in ("a", "b"))
     made = Manifest(lake=storage.require_lake(), number=1, tables={"runs": files})
@@ -151,12 +158,14 @@ def test_table_file_that_the_manifest_names_must_be_there_whole(storage: Storage
     assert kinds(report) == {"tables/runs/a": findings.DAMAGED, "tables/runs/b": findings.MISSING}
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_damaged_claim_is_found(storage: Storage) -> None:
     key = layout.claim(ids.name_hash("digits"), 1)
     storage.fs.put(key, b"{}")
     assert kinds(verify(storage.fs)) == {key: findings.DAMAGED}
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_segment_of_a_newer_format_is_named_and_is_no_fault(storage: Storage) -> None:
     storage.fs.put(named(4, 0, 1).key, segment(named(4, 0, 1), version=2))
     report = verify(storage.fs)
@@ -396,6 +405,23 @@ def test_artifacts_are_held_against_the_log(memory: MemoryFilesystem) -> None:
     assert faults(memory, artifacts=True) == {ARTIFACT: {findings.ARTIFACT}}
 
 
+def test_artifacts_without_an_event_are_noted_and_deleted_ones_are_not_missed(
+    memory: MemoryFilesystem,
+) -> None:
+    folder = ARTIFACT.rpartition("/")[0]
+    memory.put(f"{folder}/unsaid.bin", b"x")
+    report = verify(memory, artifacts=True)
+    assert report.is_sound
+    assert kinds(report) == {f"{folder}/unsaid.bin": findings.ORPHAN}
+    memory.delete_many([f"{folder}/unsaid.bin"])
+    rows = [said("run-1", schema.ARTIFACT, "model.pkl", None, at=10**9)]
+    MadeWriter(77, rows).put(memory, 0, 0)
+    report = verify(memory, artifacts=True)
+    assert (report.is_sound, kinds(report)) == (True, {ARTIFACT: findings.ORPHAN})
+    memory.delete_many([ARTIFACT])
+    assert verify(memory, artifacts=True).findings == ()
+
+
 def test_leftovers_and_what_a_repair_put_aside_are_no_faults(memory: MemoryFilesystem) -> None:
     memory.put("names/probes/0123456789abcdef.json", b"1")
     memory.put("quarantine/log/x", b"1")
@@ -405,6 +431,7 @@ def test_leftovers_and_what_a_repair_put_aside_are_no_faults(memory: MemoryFiles
     assert report.is_sound
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_a_claim_that_is_missing_is_named(storage: Storage) -> None:
     storage.make_claim(
         Claim(name="a", experiment_id="c", time_us=1, user="u", tags={}, nonce="n", number=3)

@@ -21,7 +21,7 @@ class Witness:
         self.name = name
         self.said = said
 
-    def finish_with(self, error: BaseException | None) -> None:
+    def _finish_with(self, error: BaseException | None) -> None:
         """Note how the run ends."""
         self.said.append((self.name, "finish", type(error)))
         lifecycle.forget_run(self)
@@ -46,6 +46,25 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     monkeypatch.setattr(lifecycle, "_process", process)
     yield []
     signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize("is_terminated", [False, True])
+def test_what_is_late_is_settled_when_runs_have_ended_and_before_drains_close(
+    said: list[object], *, is_terminated: bool
+) -> None:
+    lifecycle.watch_drain(Witness("drain", said))
+    lifecycle.watch_late(lambda is_hurried: said.append(("late", is_hurried)))
+    lifecycle.watch_run(Witness("run", said))
+    if is_terminated:
+        lifecycle._process.terminated = Terminated(143)
+    lifecycle.end()
+    lifecycle.end()
+    assert [each[:2] for each in said if isinstance(each, tuple)] == [
+        ("run", "finish"),
+        ("late", is_terminated),
+        ("drain", "begin"),
+        ("drain", "end"),
+    ]
 
 
 def test_end_finishes_open_runs_then_closes_all_drains_at_once(said: list[object]) -> None:

@@ -1,4 +1,4 @@
-"""Put, list and fetch the files of runs.
+"""Put, list, open, fetch and delete the files of runs.
 
 An artifact lies under `artifacts/<experiment>/<run>/<path>` as it is, and an event in the log
 says its size, type and SHA-256. These calls wait for the store: when one returns, the file is
@@ -9,27 +9,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mimetypes
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 from runlake import schema
 from runlake._lazy import need
-from runlake.errors import InvalidInputError, NotFoundError
+from runlake.artifacts import fetching, stream
+from runlake.artifacts.fetching import Wanted
+from runlake.artifacts.paths import check_path, is_below, join, local_target
+from runlake.artifacts.progress import Meter
+from runlake.artifacts.sending import Item, Sender, event, items_below, one_item
+from runlake.errors import InvalidInputError, NotFoundError, StateError
 from runlake.storage import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from runlake.artifacts.progress import Progress
+    from runlake.artifacts.sending import Logged, Place, Row, Rows
     from runlake.storage.engine import Storage
+    from runlake.storage.filesystem import Entries
 
-Row: TypeAlias = tuple[str, str, str, float | None, str | None]
-Place: TypeAlias = tuple[str, str]  # experiment_id, run_id
-_CHUNK_BYTES: Final = 1 << 20
-_PATH_LIMIT_BYTES: Final = 800  # object stores take keys of 1,024 bytes; the rest is the lake's
+Names: TypeAlias = list[str]
+_SMALL_BYTES: Final = 4 << 20
+_MOST_THREADS: Final = 8
+
+
+class Ledger(NamedTuple):
+    """What the lake knows of artifacts, and how it is told more.
+
+    Attributes:
+        logged: tells what a run has logged, by path, without what was deleted since.
+        write: logs rows of a run of an experiment, which may have ended; they are in the store
+            when it returns.
+    """
+
+    logged: Callable[[str], Mapping[str, Logged]]
+    write: Callable[[str, Rows], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +68,44 @@ class FileInfo:
 
 
 class Artifacts:
-    """The files of all runs of one lake."""
+    """The files of all runs of one lake; any thread may ask."""
 
-    def __init__(self, storage: Storage, locate: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        locate: Callable[[str], str],
+        *,
+        ledger: Ledger | None = None,
+        parallel: int = _MOST_THREADS,
+    ) -> None:
         """Nothing is read before it is asked for.
 
         Args:
             storage: of the lake.
             locate: tells a run's experiment, or raises NotFoundError.
+            ledger: of the lake; None: nothing is known, and nothing can be deleted.
+            parallel: greatest number of files on their way at once.
         """
         self._storage = storage
         self._locate = locate
+        self._ledger = ledger
+        self._threads = max(1, min(parallel, _MOST_THREADS))
+        self._sender = Sender(storage, self._logged, self._threads)
 
     def uri(self, experiment_id: str, run_id: str) -> str:
         """Return the URL of a run's folder."""
         return f"{self._storage.fs.url}/{layout.artifacts(experiment_id, run_id)}".rstrip("/")
 
+    # For runs that are open.
+
     def put(
-        self, place: Place, local: str | os.PathLike[str], *, folder: str | None
+        self,
+        place: Place,
+        local: str | os.PathLike[str],
+        *,
+        folder: str | None,
+        about: Mapping[str, object] | None = None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> Iterator[Row]:
         """Upload a file, or a folder under its own name; yield an event for each file.
 
@@ -73,60 +113,77 @@ class Artifacts:
             place: experiment and run.
             local: the file or folder.
             folder: below the run; None is the run's own.
+            about: further fields for the event of a file; a folder's files have none.
+            progress: told how far it is; None shows that in a terminal.
 
         Yields:
-            The event of each file, once it is in the store.
+            The event of each file, once it is in the store; none of a file that was there
+            already.
 
         Raises:
             InvalidInputError: there is no such file, or the path leaves the run.
+            StateError: the file was written to meanwhile, again and again.
             StorageError: the store refused.
         """
         source = Path(local)
         if source.is_dir():
-            yield from self.put_all(place, source, folder=_join(folder, source.resolve().name))
+            name = join(folder, source.resolve().name)
+            yield from self.put_all(place, source, folder=name, progress=progress)
             return
-        if not source.is_file():
+        if not os.path.lexists(source):
             message = f"no file {str(local)!r} to log as an artifact."
             raise InvalidInputError(message)
-        yield self._upload(place, source, _join(folder, source.name))
+        items = [one_item(source, folder)]
+        yield from self._sender.send(place, items, about=about, progress=progress)
 
     def put_all(
-        self, place: Place, local: str | os.PathLike[str], *, folder: str | None
+        self,
+        place: Place,
+        local: str | os.PathLike[str],
+        *,
+        folder: str | None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> Iterator[Row]:
-        """Upload all files below a folder; yield an event for each.
+        """Upload all files below a folder, several at once; yield an event for each.
 
-        Links to files are followed, links to folders are not: they may lead in circles.
+        Links to files are followed, links to folders are not: they may lead in circles. Every
+        name is checked before the first file goes.
 
         Args:
             place: experiment and run.
             local: the folder.
             folder: below the run; None is the run's own.
+            progress: told how far it is; None shows that in a terminal.
 
         Yields:
-            The event of each file, once it is in the store.
+            The event of each file, once it is in the store; none of a file that was there
+            already.
 
         Raises:
-            InvalidInputError: there is no such folder, or a path leaves the run.
+            InvalidInputError: there is no such folder, something in it is no file that can be
+                read, or a path leaves the run.
+            StateError: a file was written to meanwhile, again and again.
             StorageError: the store refused.
         """
         root = Path(local)
         if not root.is_dir():
             message = f"no folder {str(local)!r} to log as artifacts."
             raise InvalidInputError(message)
-        for here, folders, files in os.walk(root):
-            folders.sort()
-            for name in sorted(files):
-                source = Path(here) / name
-                inside = source.relative_to(root).as_posix()
-                yield self._upload(place, source, _join(folder, inside))
+        items = items_below(root, folder)
+        if items:
+            yield from self._sender.send(place, items, progress=progress)
 
-    def put_bytes(self, place: Place, path: str, *, data: bytes) -> Row:
+    def put_bytes(
+        self, place: Place, path: str, *, data: bytes, about: Mapping[str, object] | None = None
+    ) -> Row:
         """Write one artifact from memory; return its event.
 
         Args:
             place: experiment and run.
             path: below the run.
             data: the content; may be empty.
+            about: further fields for the event, as JSON; `media_type` here stands in place of
+                what the path's ending says.
 
         Returns:
             The event that says so.
@@ -135,14 +192,39 @@ class Artifacts:
             InvalidInputError: the path leaves the run.
             StorageError: the store refused.
         """
-        key = self._key(place, path)
+        path = check_path(path)
+        key = layout.artifacts(*place) + path
         self._storage.ensure_lake()
         if data:
             self._storage.fs.put(key, data)
         else:
             with tempfile.NamedTemporaryFile() as empty:
                 self._storage.fs.upload(key, Path(empty.name))
-        return _event(place, path, len(data), hashlib.sha256(data).hexdigest())
+        digest = hashlib.sha256(data).hexdigest()
+        return event(place, path, size=len(data), sha256=digest, about=about)
+
+    def put_file(self, place: Place, path: str, *, file: Path, about: Mapping[str, object]) -> Row:
+        """Stream one local file to a path of its own; return its event.
+
+        Args:
+            place: experiment and run.
+            path: below the run.
+            file: the local file.
+            about: further fields for the event, at least one.
+
+        Returns:
+            The event that says so.
+
+        Raises:
+            InvalidInputError: the file cannot be read, or the path leaves the run.
+            StorageError: the store refused, or the file was written to meanwhile.
+        """
+        path = check_path(path)
+        try:
+            item = Item(file, path, file.stat().st_size)
+        except OSError as error:
+            raise InvalidInputError(f"{str(file)!r} cannot be read: {error}") from error
+        return next(self._sender.send(place, [item], about=about))
 
     def put_dict(self, place: Place, path: str, *, value: Mapping[str, Any] | list[Any]) -> Row:
         """Write a mapping or list as YAML or JSON, as the path's ending says; return its event.
@@ -169,6 +251,38 @@ class Artifacts:
             raise InvalidInputError(message) from error
         return self.put_bytes(place, path, data=text.encode())
 
+    # For runs by their ids.
+
+    def upload(
+        self,
+        run_id: str,
+        local: str | os.PathLike[str],
+        *,
+        artifact_path: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Add a file, or a folder under its own name, to a run that may have ended.
+
+        Args:
+            run_id: the run.
+            local: the file or folder.
+            artifact_path: folder below the run to put it in; None is the run's own.
+            progress: called with how far it is; None shows that in a terminal.
+
+        Raises:
+            NotFoundError: there is no such run.
+            InvalidInputError: there is no such file, or the path leaves the run.
+            StateError: the lake is read-only, or a file was written to meanwhile, again and again.
+            StorageError: the store refused.
+        """
+        ledger, place = self._writable(), (self._locate(run_id), run_id)
+        rows: Rows = []
+        try:
+            rows.extend(self.put(place, local, folder=artifact_path, progress=progress))
+        finally:
+            if rows:
+                ledger.write(place[0], rows)
+
     def list(self, run_id: str, path: str = "") -> list[FileInfo]:
         """List the files and folders directly below a folder of a run, by path.
 
@@ -184,7 +298,8 @@ class Artifacts:
             StorageError: the store refused.
         """
         root = layout.artifacts(self._locate(run_id), run_id)
-        prefix = f"{root}{_checked(path)}/" if path else root
+        path = check_path(path) if path else ""
+        prefix = f"{root}{path}/" if path else root
         found: dict[str, FileInfo] = {}
         for entry in self._storage.fs.list(prefix):
             first, slash, _ = entry.key.removeprefix(prefix).partition("/")
@@ -193,89 +308,154 @@ class Artifacts:
             found[inside] = FileInfo(inside, bool(slash), size)
         return [found[name] for name in sorted(found)]
 
+    def open(self, run_id: str, path: str) -> BinaryIO:
+        """Open one artifact for reading; only what is read is fetched.
+
+        Its digest is not checked, because that takes the whole file; `download` does.
+
+        Args:
+            run_id: the run.
+            path: a file below the run.
+
+        Returns:
+            A binary stream that can be read from any place. It fetches ahead of whoever reads
+            on, and holds at most 16 MiB and what is asked for at once.
+
+        Raises:
+            NotFoundError: there is no such run, or it has no such artifact.
+            StorageError: the store refused.
+        """
+        path = check_path(path)
+        root, entries = self._entries(run_id, path)
+        entry = next((each for each in entries if each.key == root + path), None)
+        if entry is None:
+            raise self._missing(run_id, path)
+        if self._storage.fs.is_local:
+            return self._storage.fs.local_file(entry.key).open("rb")
+        return stream.open_stream(self._storage.fs, entry.key, size=entry.size_bytes)
+
     def download(
-        self, run_id: str, path: str = "", *, target: str | os.PathLike[str] | None = None
+        self,
+        run_id: str,
+        path: str = "",
+        *,
+        target: str | os.PathLike[str] | None = None,
+        progress: Callable[[Progress], None] | None = None,
     ) -> Path:
-        """Fetch one artifact, or a folder of them.
+        """Fetch one artifact, or a folder of them, and check their digests.
+
+        A file that is there already with the right digest is not fetched, and what an
+        interrupted call has left is gone on with.
 
         Args:
             run_id: the run.
             path: a file or folder below the run; empty means everything.
             target: the local folder to put it in; None makes a temporary one.
+            progress: called with how far it is; None shows that in a terminal.
 
         Returns:
             Where the file or folder now lies.
 
         Raises:
             NotFoundError: there is no such run, or it has no such artifact.
+            FormatError: a file is not what was logged; it is not kept.
             StorageError: the store refused.
         """
-        experiment_id = self._locate(run_id)
-        root = layout.artifacts(experiment_id, run_id)
+        path = check_path(path) if path else ""
+        root, entries = self._entries(run_id, path)
+        if not entries:
+            raise self._missing(run_id, path)
+        url = self._storage.url
         folder = Path(target or tempfile.mkdtemp(prefix="runlake-"))
-        path = _checked(path) if path else ""
-        everything = [entry.key for entry in self._storage.fs.list(root)]
-        wanted = [key for key in everything if not path or _is_below(key[len(root) :], path)]
-        if not wanted:
-            known = [key.removeprefix(root) for key in everything]
-            where = self.uri(experiment_id, run_id)
-            raise NotFoundError.of("artifact", path, url=where, known=known)
-        for key in wanted:
-            self._storage.fs.download(key, folder / key.removeprefix(root))
+        logged = self._logged(run_id)
+        wanted = []
+        for entry in entries:
+            inside = entry.key[len(root) :]
+            said = logged.get(inside)
+            digest = "" if said is None else said.sha256
+            file = local_target(folder, inside, url=url)
+            wanted.append(Wanted(entry.key, file, entry.size_bytes, digest))
+        self._fetch(wanted, progress)
         return folder / path
 
-    def _upload(self, place: Place, source: Path, path: str) -> Row:
-        key = self._key(place, path)
-        self._storage.ensure_lake()
-        digest = hashlib.sha256()
-        size = 0
-        with source.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-        self._storage.fs.upload(key, source)
-        return _event(place, path, size, digest.hexdigest())
+    def delete(self, run_id: str, path: str) -> Names:
+        """Delete an artifact, or a folder of them, for ever.
 
-    @staticmethod
-    def _key(place: Place, path: str) -> str:
-        experiment_id, run_id = place
-        return layout.artifacts(experiment_id, run_id) + _checked(path)
+        First an event says so, then the bytes go. Whoever asks the view `artifacts` after this
+        does not find it; a copy in another lake, and another run with the same file, have their
+        own.
 
+        Args:
+            run_id: the run; it may have ended.
+            path: a file or folder below the run.
 
-def _event(place: Place, path: str, size: int, digest: str) -> Row:
-    kind, _ = mimetypes.guess_type(path)
-    about = {"sha256": digest, "media_type": kind or "application/octet-stream"}
-    text = json.dumps(about, separators=(",", ":"))
-    return place[1], schema.ARTIFACT, _checked(path), float(size), text
+        Returns:
+            The paths of the files that are gone.
 
+        Raises:
+            NotFoundError: there is no such run, or it has no such artifact.
+            StateError: the lake is read-only.
+            StorageError: the store refused.
+        """
+        ledger, path = self._writable(), check_path(path)
+        root, entries = self._entries(run_id, path)
+        there = {entry.key[len(root) :] for entry in entries}
+        gone = sorted(there | {each for each in self._logged(run_id) if is_below(each, path)})
+        if not gone:
+            raise self._missing(run_id, path)
+        rows: Rows = [(run_id, schema.ARTIFACT, each, None, None) for each in gone]
+        ledger.write(root.split("/")[1], rows)
+        self._storage.fs.delete_many(root + each for each in sorted(there))
+        return gone
 
-def _join(folder: str | None, inside: str) -> str:
-    return f"{_checked(folder)}/{inside}" if folder else inside
+    # Inside.
 
+    def _entries(self, run_id: str, path: str) -> tuple[str, Entries]:
+        """Return the prefix of a run, and what the store has of a file or folder of it."""
+        root = layout.artifacts(self._locate(run_id), run_id)
+        found = self._storage.fs.list(root + path)
+        return root, [entry for entry in found if is_below(entry.key[len(root) :], path)]
 
-def _is_below(inside: str, path: str) -> bool:
-    return inside == path or inside.startswith(f"{path}/")
+    def _missing(self, run_id: str, path: str) -> NotFoundError:
+        experiment_id = self._locate(run_id)
+        root = layout.artifacts(experiment_id, run_id)
+        known = [entry.key[len(root) :] for entry in self._storage.fs.list(root)]
+        where = self.uri(experiment_id, run_id)
+        return NotFoundError.of("artifact", path, url=where, known=known)
 
+    def _fetch(self, wanted: Sequence[Wanted], progress: Callable[[Progress], None] | None) -> None:
+        """Fetch small files side by side; large ones in turn, each in pieces side by side."""
+        size = sum(each.size_bytes for each in wanted)
+        meter = Meter("fetching", all_bytes=size, all_files=len(wanted), progress=progress)
 
-def _checked(path: str) -> str:
-    """Return an artifact's path if it stays below its run."""
-    path = str(path)
-    clean = path.replace(os.sep, "/").strip("/")
-    parts = PurePosixPath(clean).parts
-    leaves = path.startswith(("/", "\\"))
-    if not clean or leaves or ".." in parts or "." in clean.split("/") or "//" in clean:
-        message = (
-            f"artifact path {path!r} must lie below the run: use parts joined by '/', none of "
-            "them '.' or '..', no leading slash."
-        )
-        raise InvalidInputError(message)
-    if len(clean.encode()) > _PATH_LIMIT_BYTES or not clean.isprintable():
-        message = (
-            f"artifact path {path[:80]!r} must be printable and at most "
-            f"{_PATH_LIMIT_BYTES} bytes of UTF-8."
-        )
-        raise InvalidInputError(message)
-    return clean
+        def fetch(each: Wanted) -> None:
+            try:
+                fetching.fetch(self._storage.fs, each, arrived=meter.arrived)
+            except FileNotFoundError as error:
+                message = f"{self._storage.url}/{each.key} was deleted while it was fetched."
+                raise NotFoundError(message, url=self._storage.url) from error
+            meter.finished()
+
+        small = [each for each in wanted if each.size_bytes <= _SMALL_BYTES]
+        large = [each for each in wanted if each.size_bytes > _SMALL_BYTES]
+        with meter:
+            if len(small) > 1 and self._threads > 1:
+                with ThreadPoolExecutor(self._threads, thread_name_prefix="runlake-get") as pool:
+                    for _ in pool.map(fetch, small):
+                        pass
+            else:
+                large = small + large
+            for each in large:
+                fetch(each)
+
+    def _logged(self, run_id: str) -> Mapping[str, Logged]:
+        return {} if self._ledger is None else self._ledger.logged(run_id)
+
+    def _writable(self) -> Ledger:
+        if self._ledger is None:
+            message = f"the artifacts of {self._storage.url} cannot be changed from here."
+            raise StateError(message, url=self._storage.url)
+        return self._ledger
 
 
 def _plain(value: object) -> object:

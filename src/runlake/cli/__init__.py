@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from runlake._version import __version__
-from runlake.cli import demo, history, lake, query, runs, upkeep
+from runlake.cli import alerts, artifacts, demo, history, lake, models, query, runs, upkeep, watch
 from runlake.cli._options import Options, lake_option
 from runlake.cli._output import talk
 from runlake.errors import RunlakeError, RunlakeWarning
@@ -41,10 +41,11 @@ _EPILOG: Final = """\b
 Exit codes:
   0  done
   1  done, and something is left: `verify` found faults, `recover` left a journal,
-     `compact` or `copy` a problem, `purge` bytes that it cannot reach
+     `compact` or `copy` a problem, `purge` bytes that it cannot reach; or
+     `alerts --exit-code` found an alert, or a command of `watch --once` failed
   2  the call is wrong: an option, a filter, a query, a name that fits several runs
-  3  no such lake, run or experiment
-  4  the lake is not in a state that allows this
+  3  no such lake, run, experiment or model
+  4  the lake is not in a state that allows this; a promotion was refused
   5  the store refused or did not answer
   6  a file is damaged, or a newer runlake wrote it
   7  a package is missing; the message holds the pip line
@@ -117,6 +118,10 @@ for _command in (
     *runs.COMMANDS,
     *query.COMMANDS,
     *history.COMMANDS,
+    *artifacts.COMMANDS,
+    *models.COMMANDS,
+    *watch.COMMANDS,
+    *alerts.COMMANDS,
     *lake.COMMANDS,
     *upkeep.COMMANDS,
 ):

@@ -178,9 +178,12 @@ def _show(options: Options, *, run: str) -> None:
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
 @click.option("--all", "everything", is_flag=True, help="Show also what is the same.")
 @click.option("--same", is_flag=True, help="Show only what is the same.")
+@click.option("--provenance", is_flag=True, help="Show where the runs come from, not the rest.")
 @table_options
 @click.pass_obj
-def _diff(options: Options, *, runs: tuple[str, ...], everything: bool, same: bool) -> None:
+def _diff(
+    options: Options, *, runs: tuple[str, ...], everything: bool, same: bool, provenance: bool
+) -> None:
     """Set runs side by side, and show in what they differ.
 
     RUN is an id, the beginning of one, or a name, if only one run has it.
@@ -189,7 +192,7 @@ def _diff(options: Options, *, runs: tuple[str, ...], everything: bool, same: bo
 
     def answer(query: Query) -> pa.Table:
         found = [listing.find_run(query, run) for run in runs]
-        return compare.compare(query, found, show=show).to_arrow()
+        return compare.compare(query, found, show=show, provenance=provenance).to_arrow()
 
     with options.open() as lake:
         frame = questions.ask(lake, answer)
@@ -277,6 +280,9 @@ def _most_common(rows: Sequence[_Row]) -> list[str]:
     counts: dict[str, int] = {}
     for row in rows:
         for key in row["metrics"]:
+            # Those of the machine are the most common of all, and tell nothing about a run.
+            if key.startswith(schema.SYSTEM_PREFIX):
+                continue
             counts[key] = counts.get(key, 0) + 1
     return sorted(counts, key=lambda key: (-counts[key], key))[:_METRICS_SHOWN]
 
@@ -298,11 +304,12 @@ def _seconds_since(moment: datetime) -> float:
 
 
 def _print_run(row: _Row) -> None:
-    parts = {"metrics", "params", "tags", "inputs", "artifacts", "is_stale"}
+    parts = {"metrics", "params", "tags", "inputs", "artifacts", "provenance", "is_stale"}
     info = {name: value for name, value in row.items() if name not in parts}
     info |= {"status": _status(row), "duration": _output.duration(_lasted(row))}
     _output.print_pairs(info.items())
     print_part: dict[str, Callable[[Any], None]] = {
+        "provenance": _print_provenance,
         "params": lambda part: _output.print_pairs(part.items()),
         "metrics": _print_metrics,
         "tags": lambda part: _output.print_pairs(part.items()),
@@ -315,6 +322,19 @@ def _print_run(row: _Row) -> None:
         if row[name]:
             _output.print_heading(name)
             show(row[name])
+
+
+def _print_provenance(told: dict[str, str]) -> None:
+    dirty = " (dirty)" if told.get("git.dirty") == "true" else ""
+    shown = {
+        "commit": told["git.commit"] + dirty if "git.commit" in told else None,
+        "branch": told.get("git.branch"),
+        "remote": told.get("git.remote"),
+        "command": told.get("process.command"),
+        "python": told.get("process.python"),
+        "host": told.get("host.name"),
+    }
+    _output.print_pairs((name, text) for name, text in shown.items() if text is not None)
 
 
 def _print_metrics(metrics: dict[str, _Row]) -> None:

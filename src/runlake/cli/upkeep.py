@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runlake.lake import Lake
     from runlake.query import listing
     from runlake.settings import Settings
+    from runlake.upkeep import purge
     from runlake.upkeep.copies.passage import Copied
     from runlake.upkeep.purge import Purged
     from runlake.upkeep.tending import Tended
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 else:
     lakes = lazy("runlake.lake")
     listing = lazy("runlake.query.listing")
+    purge = lazy("runlake.upkeep.purge")
     questions = lazy("runlake.questions")
     rich_console = lazy("rich.console")
     rich_status = lazy("rich.status")
@@ -243,8 +245,11 @@ def _purge(
         options, lake.settings, rows=lambda: about, table=lambda: _output.parts_table(about)
     ):
         _print_purged(found)
-    # The claim of an experiment's name always stays, so that no two ever had it at once.
-    context.exit(_LEFT if {each.kind for each in found.left} - {"name"} else 0)
+    _output.talk(purge.BEYOND_REACH)
+    # The claim of an experiment's name always stays, so that no two ever had it at once; and a
+    # version of a model holds no byte of its run.
+    stays = {purge.NAME, purge.MODEL}
+    context.exit(_LEFT if {each.kind for each in found.left} - stays else 0)
 
 
 def _full_id(lake: Lake, run: str) -> str:

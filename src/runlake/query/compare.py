@@ -54,6 +54,7 @@ KINDS: Final = (
     "metric.last_step",
     "input",
     "tag",
+    "provenance",
 )
 
 _FIXED: Final = ("kind", "key")
@@ -66,6 +67,13 @@ SELECT
     {columns}
 FROM inside.run_facts
 WHERE run_id IN (SELECT unnest(CAST($run_ids AS VARCHAR[])))
+"""
+# Of several writers the first tells: the others run the same, or say in `provenance` what not.
+_PROVENANCE_SQL: Final = """
+SELECT run_id, key, min(struct_pack("at", writer, value)).value AS value
+FROM provenance
+WHERE run_id IN (SELECT unnest(CAST($run_ids AS VARCHAR[]))) AND key <> 'process.pid'
+GROUP BY run_id, key
 """
 # As ISO 8601 has it.
 _SHOWN: Final = {"start_time": "strftime(start_time, '%Y-%m-%dT%H:%M:%S.%fZ')"}
@@ -86,7 +94,9 @@ class _Label(NamedTuple):
 _Cells = dict[_Label, list[str | None]]
 
 
-def compare(query: Query, runs: object, *, show: str = "differing") -> pl.DataFrame:
+def compare(
+    query: Query, runs: object, *, show: str = "differing", provenance: bool = False
+) -> pl.DataFrame:
     """Set runs side by side.
 
     Rows are, in this order: `attribute` (see `ATTRIBUTES`); `param`; `metric`, the last value,
@@ -97,6 +107,8 @@ def compare(query: Query, runs: object, *, show: str = "differing") -> pl.DataFr
         query: the snapshot.
         runs: two or more runs, deleted or not: see `read_run_ids`.
         show: `differing`: rows whose cells are not all the same; `same`: all others; `all`.
+        provenance: in place of all these, `provenance`: where runs come from, as the first of
+            the writers of each tells.
 
     Returns:
         `kind`, `key`, and a text column for each run, in their order, named by the run's name;
@@ -113,8 +125,11 @@ def compare(query: Query, runs: object, *, show: str = "differing") -> pl.DataFr
         given = f"only {run_ids[0]!r}" if run_ids else "none"
         raise InvalidInputError(f"compare takes two runs or more, got {given}.")
     places, names, cells = _attributes(query, run_ids)
-    for read in (_params, _metrics, _inputs, _tags):
-        cells |= read(query, places)
+    if provenance:
+        cells = _provenance(query, run_ids)
+    else:
+        for read in (_params, _metrics, _inputs, _tags):
+            cells |= read(query, places)
     rows = [
         (label, values)
         for label, values in sorted(cells.items(), key=_order)
@@ -190,6 +205,15 @@ def _params(query: Query, places: NDArray[np.int64]) -> _Cells:
 
 def _tags(query: Query, places: NDArray[np.int64]) -> _Cells:
     return _texts(query.folded.tags, places, kind="tag")
+
+
+def _provenance(query: Query, run_ids: Sequence[str]) -> _Cells:
+    """Return where each run comes from."""
+    cells = _blank(len(run_ids))
+    found = query.read(_PROVENANCE_SQL, {"run_ids": list(run_ids)}, needs=("provenance",))
+    for row in found.to_pylist():
+        cells[_Label("provenance", row["key"])][run_ids.index(row["run_id"])] = row["value"]
+    return cells
 
 
 def _texts(holding: Holding, places: NDArray[np.int64], *, kind: str) -> _Cells:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake.errors import FilterSyntaxError, InvalidInputError
 from runlake.query.database import KeyColumn
@@ -32,12 +32,12 @@ from runlake.query.grammar import (
     parse_filter,
     parse_order,
 )
+from runlake.query.subjects import RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-# An id is text that sorts as a number where it is one, as MLflow's experiment ids do.
-_Holds = Literal["number", "text", "time", "id", "param", "tag"]
+    from runlake.query.subjects import Holds, Subject
 
 _TEXT_OPERATORS: Final = frozenset({"LIKE", "ILIKE", "NOT LIKE", "NOT ILIKE"})
 _NAN_GUARDED: Final = frozenset({">", ">="})
@@ -52,62 +52,6 @@ _DATASET_KEYS: Final = ("name", "digest", "context", "source", "source_type")
 # More keys than anybody reads would nest deeper than DuckDB goes.
 _ORDER_KEYS: Final = 50
 _NEVER_NULL: Final = frozenset({"r.run_id", "r.start_time", "r.experiment_id"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """What is searched: the columns that can be asked for, and what else.
-
-    Attributes:
-        attributes: the columns of its table, and what they hold.
-        aliases: MLflow's other words for them, in lower case with "_" for " ".
-        kinds: the entities that its fields may have, as they are written.
-        default: the order where none is asked for.
-        ties: what orders that leave ties fall to.
-    """
-
-    attributes: Mapping[str, _Holds]
-    aliases: Mapping[str, str]
-    kinds: Mapping[str, str]
-    default: tuple[str, ...]
-    ties: tuple[str, ...]
-
-
-RUNS: Final = _Subject(
-    attributes={
-        "run_id": "text",
-        "experiment_id": "id",
-        "experiment_name": "text",
-        "run_name": "text",
-        "status": "text",
-        "user_id": "text",
-        "source_name": "text",
-        "parent_run_id": "text",
-        "lifecycle_stage": "text",
-        "artifact_uri": "text",
-        "start_time": "time",
-        "end_time": "time",
-        "duration": "number",
-    },
-    aliases={"created": "start_time", "user": "user_id", "source": "source_name"},
-    kinds={"metric": "metrics", "param": "params", "tag": "tags", "dataset": "dataset"},
-    default=(),
-    ties=("start_time DESC", "run_id"),
-)
-EXPERIMENTS: Final = _Subject(
-    attributes={
-        "experiment_id": "id",
-        "name": "text",
-        "lifecycle_stage": "text",
-        "artifact_location": "text",
-        "creation_time": "time",
-        "last_update_time": "time",
-    },
-    aliases={"created": "creation_time", "updated": "last_update_time"},
-    kinds={"tag": "tags"},
-    default=("creation_time DESC", "experiment_id ASC"),
-    ties=("experiment_id DESC",),
-)
 
 
 class Term(NamedTuple):
@@ -158,7 +102,7 @@ def compile_search(
     order_by: Sequence[str] = (),
     *,
     fields: Sequence[str] = (),
-    subject: _Subject = RUNS,
+    subject: Subject = RUNS,
     has_metric: Callable[[str], bool] = lambda _: True,
 ) -> Compiled:
     """Turn a filter and an order into the pieces of a query over runs or experiments as `r`.
@@ -168,7 +112,7 @@ def compile_search(
         order_by: keys like `metrics.acc DESC`; ties of runs fall to the newest start, then the
             id; without any the newest come first.
         fields: fields to be read for themselves, like `params.lr`.
-        subject: `RUNS` or `EXPERIMENTS`.
+        subject: one of `runlake.query.subjects`.
         has_metric: tells whether any run has a metric of this name. `metrics.loss.min` is the
             least `loss`; but where there is only a metric `loss.min`, it is that.
 
@@ -209,7 +153,7 @@ class _Compiler:
     """Collects columns and values while it walks the tree of `text`."""
 
     text: str
-    subject: _Subject
+    subject: Subject
     has_metric: Callable[[str], bool]
     columns: list[KeyColumn] = field(default_factory=list)
     needs: list[str] = field(default_factory=list)
@@ -238,6 +182,8 @@ class _Compiler:
                 self.check_kind(node.field)
                 if node.field.entity == "dataset":
                     return self.dataset(node)
+                if self.is_listed(node.field):
+                    return self.listed(node)
                 column, holds = self.column(node.field)
                 return self.test(node, column, holds)
 
@@ -247,12 +193,12 @@ class _Compiler:
         if wanted.entity != "attribute" and wanted.entity not in kinds:
             raise self.unknown(wanted, f"{wanted.entity} {wanted.key!r}")
 
-    def column(self, wanted: Field) -> tuple[str, _Holds]:
+    def column(self, wanted: Field) -> tuple[str, Holds]:
         """Return a field's SQL, and what it holds."""
         if wanted.entity == "attribute":
             name = self.attribute(wanted)
             return f"r.{name}", self.subject.attributes[name]
-        if self.subject is EXPERIMENTS:
+        if self.subject is not RUNS:
             return f"r.tags[{self.bind(wanted.key)}]", "tag"
         if wanted.entity == "metric":
             return f"{self.alias(self.metric(wanted))}.value", "number"
@@ -275,7 +221,7 @@ class _Compiler:
         kinds, attributes = self.subject.kinds.values(), self.subject.attributes
         hint = ""
         if wanted.entity == "attribute":
-            known = [*attributes, *self.subject.aliases]
+            known = [*attributes, *self.subject.aliases, *self.subject.lists]
             hint = near_miss(wanted.key.lower().replace(" ", "_"), known)
         if not hint and len(kinds) > 1:
             hint = f"A key needs its kind before it, as in metrics.{wanted.key}."
@@ -299,15 +245,27 @@ class _Compiler:
                 found=repr(f"dataset.{node.field.key}"),
                 hint=near_miss(key, _DATASET_KEYS, before="dataset."),
             )
-        if "inputs" not in self.needs:
-            self.needs.append("inputs")
+        if "input_rows" not in self.needs:
+            self.needs.append("input_rows")
         if isinstance(node, Absence):
             operator, test = ("IN" if node.is_negated else "NOT IN"), f"i.{key} IS NOT NULL"
         else:
             operator, test = "IN", self.test(node, f"i.{key}", "text")
         return f"r.rowid {operator} (SELECT i.place FROM inside.input_rows AS i WHERE {test})"
 
-    def test(self, node: Comparison | Membership | Absence, column: str, holds: _Holds) -> str:
+    def is_listed(self, wanted: Field) -> bool:
+        """Tell whether a field is one of which there may be several."""
+        return wanted.entity == "attribute" and wanted.key.lower() in self.subject.lists
+
+    def listed(self, node: Comparison | Membership | Absence) -> str:
+        """Return a condition that any item of a list fulfils."""
+        items = self.subject.lists[node.field.key.lower()]
+        if isinstance(node, Absence):
+            return f"len({items}) {'>' if node.is_negated else '='} 0"
+        test = self.test(node, "i.item", "text")
+        return f"EXISTS (SELECT 1 FROM (SELECT unnest({items}) AS item) AS i WHERE {test})"
+
+    def test(self, node: Comparison | Membership | Absence, column: str, holds: Holds) -> str:
         match node:
             case Absence(is_negated=is_negated):
                 return f"{column} IS {'NOT ' if is_negated else ''}NULL"
@@ -316,7 +274,7 @@ class _Compiler:
             case Membership():
                 return self.membership(node, column, holds)
 
-    def comparison(self, node: Comparison, column: str, holds: _Holds) -> str:
+    def comparison(self, node: Comparison, column: str, holds: Holds) -> str:
         operator, value = node.operator, node.value
         is_number = isinstance(value.value, float)
         if operator in _TEXT_OPERATORS and (is_number or holds in {"number", "time"}):
@@ -334,7 +292,7 @@ class _Compiler:
             return self.number_in_text(column, operator, value=value, holds=holds)
         return self.number(column, operator, value=value)
 
-    def membership(self, node: Membership, column: str, holds: _Holds) -> str:
+    def membership(self, node: Membership, column: str, holds: Holds) -> str:
         texts = [value.value for value in node.values if isinstance(value.value, str)]
         if len(texts) == len(node.values) and holds in {"text", "id", "param", "tag"}:
             bound = f"SELECT unnest(CAST({self.bind(texts)} AS VARCHAR[]))"
@@ -348,7 +306,7 @@ class _Compiler:
         # DuckDB holds NaN for the greatest number.
         return f"{test} AND NOT isnan({column})" if operator in _NAN_GUARDED else test
 
-    def number_in_text(self, column: str, operator: str, *, value: Value, holds: _Holds) -> str:
+    def number_in_text(self, column: str, operator: str, *, value: Value, holds: Holds) -> str:
         number = _number_beside(column) if holds == "param" else f"TRY_CAST({column} AS DOUBLE)"
         if operator == "!=":
             bound = self.bind(value.value)
@@ -408,16 +366,22 @@ class _Compiler:
     def check_single(self, wanted: Field) -> None:
         """Refuse a field of which what is searched has several, or none."""
         self.check_kind(wanted)
-        if wanted.entity == "dataset":
+        if wanted.entity == "dataset" or self.is_listed(wanted):
+            kinds = (kind for kind in self.subject.kinds.values() if kind != "dataset")
+            several = (
+                f"{wanted.key}, of which there may be several"
+                if self.is_listed(wanted)
+                else f"dataset.{wanted.key}, of which a run may have several"
+            )
             raise FilterSyntaxError.at(
                 self.text,
                 wanted.at,
-                expected="metrics.…, params.…, tags.… or an attribute",
-                found=f"dataset.{wanted.key}, of which a run may have several",
+                expected=f"{', '.join(f'{kind}.…' for kind in kinds)} or an attribute",
+                found=several,
             )
 
 
-def _terms(column: str, holds: _Holds, *, is_descending: bool) -> list[Term]:
+def _terms(column: str, holds: Holds, *, is_descending: bool) -> list[Term]:
     """Return the terms of one key: nulls last both ways, NaN before them, numbers first."""
     terms = [] if column in _NEVER_NULL else [Term(f"{column} IS NULL", is_descending=False)]
     if holds == "number":

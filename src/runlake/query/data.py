@@ -5,7 +5,7 @@ A run's *place* is its row in `inside.run_facts`, which a snapshot never changes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
@@ -41,10 +41,45 @@ def read_runs(query: Query) -> pa.Table:
     return query.once("runs", lambda: query.read(statement, needs=("run_facts",)))
 
 
+class Cells(NamedTuple):
+    """What the runs of a page hold of one kind, by key.
+
+    Attributes:
+        kind: of `HELD_KINDS`.
+        rows: shape (n,), whose each value is: a row of the page.
+        keys: shape (n,), the place of each one's key in `names`.
+        names: keys.
+        data: n values: of a metric the last one, else texts.
+    """
+
+    kind: str
+    rows: NDArray[np.int64]
+    keys: NDArray[np.int32]
+    names: pa.StringArray
+    data: pa.Array[Any]
+
+
+def read_cells(
+    query: Query, places: pa.ChunkedArray[Any], *, kinds: Sequence[str] = HELD_KINDS
+) -> list[Cells]:
+    """Return what the runs of a page hold.
+
+    Args:
+        query: the snapshot.
+        places: the runs, in the order of the page.
+        kinds: which of `HELD_KINDS`.
+
+    Returns:
+        One for each kind, in their order.
+    """
+    wanted = arrays.values(places.combine_chunks()).astype(np.int64)
+    return [_read_held(query, kind, wanted) for kind in kinds]
+
+
 def read_data(
     query: Query, places: pa.ChunkedArray[Any], *, kinds: Sequence[str] = HELD_KINDS
 ) -> pa.Table:
-    """Return what some runs hold.
+    """Return what some runs hold, as rows.
 
     Args:
         query: the snapshot.
@@ -56,25 +91,30 @@ def read_data(
         (`metrics`, `params` or `tags`), `place`, `key`, `num` (of a metric, the last value),
         `str` (of a param or tag).
     """
-    wanted = arrays.values(places.combine_chunks()).astype(np.int64)
-    return pa.concat_tables([_read_held(query, kind, wanted) for kind in kinds])
+    whole: Any = places.combine_chunks()
+    return pa.concat_tables(
+        [_rows_of(cells, whole) for cells in read_cells(query, places, kinds=kinds)]
+    )
 
 
-def _read_held(query: Query, name: str, wanted: NDArray[np.int64]) -> pa.Table:
-    holding: Holding = getattr(query.folded, name)
+def _read_held(query: Query, kind: str, wanted: NDArray[np.int64]) -> Cells:
+    holding: Holding = getattr(query.folded, kind)
     held = holding.about(wanted)
-    rows = held.of_runs(wanted)
-    rows = rows[np.argsort(held.ranks[held.keys[rows]], kind="stable")]
-    is_metric = name == "metrics"
-    value = held.values("last" if is_metric else "value", rows)
-    nothing = pa.nulls(len(rows), pa.string() if is_metric else pa.float64())
+    rows, owners = held.of_page(wanted)
+    value = held.values("last" if kind == "metrics" else "value", rows)
+    return Cells(kind, owners, held.keys[rows], held.names, value)
+
+
+def _rows_of(cells: Cells, places: pa.Array[Any]) -> pa.Table:
+    is_metric = cells.kind == "metrics"
+    nothing = pa.nulls(len(cells.rows), pa.string() if is_metric else pa.float64())
     return pa.table(
         {
-            "prefix": _constant(name, len(rows)),
-            "place": arrays.numbers(held.places[rows]),
-            "key": held.names.take(arrays.numbers(held.keys[rows])),
-            "num": value if is_metric else nothing,
-            "str": nothing if is_metric else value,
+            "prefix": _constant(cells.kind, len(cells.rows)),
+            "place": places.take(arrays.numbers(cells.rows)),
+            "key": cells.names.take(arrays.numbers(cells.keys)),
+            "num": cells.data if is_metric else nothing,
+            "str": nothing if is_metric else cells.data,
         }
     )
 

@@ -24,6 +24,7 @@ from runlake.query.database import Database
 from runlake.query.folded import Folded
 from runlake.query.statement import read_statement
 from runlake.query.views import ROW_TABLES, VIEWS
+from runlake.storage import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from runlake.storage.tables import PointFile, SnapshotTables
 else:
     duckdb = lazy("duckdb")
+    pa = lazy("pyarrow")
 
 _Kept = TypeVar("_Kept")
 
@@ -122,6 +124,28 @@ class Query:
         with self._explained():
             database.make(needs)
             return database.read(query, params, watch=watch)
+
+    def numbers(
+        self, query: str, params: Mapping[str, Any], *, needs: Iterable[str]
+    ) -> pa.ChunkedArray[Any]:
+        """Run a statement of our own as `read` does, and return its only column.
+
+        Args:
+            query: a statement that only reads, and gives one column of whole numbers.
+            params: values for `$name`.
+            needs: the keys of `runlake.query.views.NEEDS` that it names.
+
+        Returns:
+            The column, as int64.
+
+        Raises:
+            LimitExceededError: it needs more memory than it may take.
+        """
+        needs = frozenset(needs)
+        database = self._database(needs)
+        with self._explained():
+            database.make(needs)
+            return pa.chunked_array([arrays.numbers(database.numbers(query, params))])
 
     @contextmanager
     def stream(

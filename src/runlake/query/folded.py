@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.query.held import Held, Holding, Selected
+from runlake.query.registered import FoldedModels
 from runlake.query.summaries import SummaryFold, read_columns
 from runlake.storage import arrays
 from runlake.storage.standing import Coded, occurs_once, standing
@@ -96,7 +97,7 @@ class _Writers(NamedTuple):
 
 
 @final
-class Folded:
+class Folded(FoldedModels):
     """What one snapshot says of runs."""
 
     def __init__(self, tables: SnapshotTables) -> None:

@@ -144,14 +144,14 @@ JOIN inside.run_facts AS runs ON runs.rowid = place
 _INPUTS = """
 CREATE TABLE inside.input_rows AS
 SELECT
-    place, run_id, experiment_id,
+    place, key, run_id, experiment_id,
     about ->> '$.name' AS name,
     about ->> '$.digest' AS digest,
     about ->> '$.source_type' AS source_type,
     about ->> '$.source' AS source,
     about ->> '$.context' AS context
 FROM (
-    SELECT place, CASE WHEN json_valid(value) THEN CAST(value AS JSON) END AS about
+    SELECT place, key, CASE WHEN json_valid(value) THEN CAST(value AS JSON) END AS about
     FROM source_inputs
 )
 JOIN inside.run_facts AS runs ON runs.rowid = place
@@ -202,7 +202,7 @@ FOLDS: Final = {
     "params": _PARAMS + _PUBLIC.format(view="params", rows="param_rows"),
     "tags": _TAGS + _PUBLIC.format(view="tags", rows="tag_rows"),
     "metric_summary": _METRIC_SUMMARY + _PUBLIC.format(view="metric_summary", rows="metric_rows"),
-    "inputs": _INPUTS + _PUBLIC.format(view="inputs", rows="input_rows"),
+    "input_rows": _INPUTS,
     "runs": _RUNS,
     "point_files": _POINT_FILES,
     "lake_rows": _LAKE_ROWS,

@@ -33,6 +33,8 @@ else:
 _FEW_KEYS: Final = 4
 # More runs than these are no page.
 _MANY_RUNS: Final = 1000
+# Rows up to this many are folded whole in no time, and each page is then a look-up.
+_FEW_ROWS: Final = 200_000
 
 # What values there are of each kind.
 COLUMNS: Final = {
@@ -183,6 +185,21 @@ class Held:
         order, starts = self._by_place
         return order[expand(starts[places], starts[places + 1])]
 
+    def of_page(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows of some runs by key, and whose they are.
+
+        Args:
+            places: shape (m,), the runs.
+
+        Returns:
+            The rows, and of each the number of its run, below m, which rises within a key.
+        """
+        _, starts = self._by_place
+        rows = self.of_runs(places)
+        owners = np.repeat(np.arange(len(places)), starts[places + 1] - starts[places])
+        by_key = np.argsort(self.ranks[self.keys[rows]], kind="stable")
+        return rows[by_key], owners[by_key]
+
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """The place of each of `names` in their order."""
@@ -264,6 +281,8 @@ class Holding:
             places: shape (m,), the runs, each once.
         """
         if "whole" in self.__dict__ or len(places) > _MANY_RUNS:
+            return self.whole
+        if self._has_shown and self._rows.num_rows <= _FEW_ROWS:
             return self.whole
         if self._has_shown:
             (order, firsts), (starts, ends) = self._by_place, self._stretches

@@ -19,16 +19,17 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import NotFoundError
 from runlake.query.compile import compile_search
-from runlake.query.data import read_data, read_runs
+from runlake.query.data import read_cells, read_runs
 from runlake.query.database import KeyColumn
 from runlake.query.export import to_polars
 from runlake.query.ranking import Ranking, Source, lacking_sql, public_source, rank_sql
 from runlake.query.scan import scan
 from runlake.query.search import widen
 from runlake.storage import arrays
+from runlake.storage.standing import coded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     import numpy as np
     import polars as pl
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
 
     from runlake.query.compile import Compiled
+    from runlake.query.data import Cells
     from runlake.query.engine import Query
     from runlake.query.held import Holding
 
@@ -115,7 +117,7 @@ def leaderboard(
         _require_fields(query, ranking)
     places, board = board["id"], board.drop_columns("id")
     params = _differing_params(query, places, but=board.column_names)
-    shown = cast("Board", to_polars(widen(board, places, data=params)))
+    shown = cast("Board", to_polars(widen(board, params)))
     lacking = query.read(lacking_sql(source), source.params or None, needs=needs)
     shown.left_out = int(lacking[0][0].as_py())
     return shown
@@ -226,18 +228,22 @@ def _require_fields(query: Query, ranking: Ranking) -> None:
 
 
 def _differing_params(
-    query: Query, places: pa.ChunkedArray[Any], *, but: Iterable[str]
-) -> pa.Table:
-    """Return the params that these runs do not all share, as `read_data` returns data."""
-    data = read_data(query, places, kinds=("params",))
-    # Not Arrow's group_by, which imports data sets and pandas.
-    counts = (
-        to_polars(data.select(["key", "str"]))
-        .group_by("key")
-        .agg(runs=pl.len(), values=pl.col("str").n_unique())
-        .filter((pl.col("values") > 1) | (pl.col("runs") < len(places)))
-        .sort(["runs", "key"], descending=[True, False])
-    )
-    keys = [key for key in counts["key"].to_list() if f"params.{key}" not in but]
-    wanted = arrays.strings(keys[:_PARAM_COLUMNS])
-    return data.filter(pc.is_in(data["key"].combine_chunks(), value_set=wanted))
+    query: Query, places: pa.ChunkedArray[Any], *, but: Collection[str]
+) -> list[Cells]:
+    """Return the params that these runs do not all share: those that most of them have."""
+    (held,) = read_cells(query, places, kinds=("params",))
+    if not len(held.rows):
+        return []
+    is_first = np.ones(len(held.keys), bool)
+    is_first[1:] = np.diff(held.keys) != 0
+    groups = np.cumsum(is_first) - 1
+    texts = coded(pa.chunked_array([held.data])).codes
+    runs = np.bincount(groups)
+    values = np.bincount(np.unique(groups * (int(texts.max()) + 1) + texts) // (texts.max() + 1))
+    keys: Any = held.names.take(arrays.numbers(held.keys[is_first]))
+    is_free = np.array([f"params.{key}" not in but for key in keys.to_pylist()])
+    wanted = np.flatnonzero(((values > 1) | (runs < len(places))) & is_free)
+    wanted = wanted[np.argsort(-runs[wanted], kind="stable")][:_PARAM_COLUMNS]
+    rows = np.flatnonzero(np.isin(groups, wanted))
+    kept: Any = held.data.take(arrays.numbers(rows))
+    return [held._replace(rows=held.rows[rows], keys=held.keys[rows], data=kept)]

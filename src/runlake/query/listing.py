@@ -54,6 +54,14 @@ FROM inside.run_facts
 WHERE {{condition}}
 ORDER BY lifecycle_stage = '{schema.DELETED}', start_time DESC, run_id
 """
+# Of several writers the first tells.
+_PROVENANCE_SQL: Final = """
+SELECT key, min(struct_pack("at", writer, value)).value AS value
+FROM provenance
+WHERE run_id = $1 AND NOT starts_with(key, 'packages.')
+GROUP BY key
+ORDER BY key
+"""
 _NEAREST_SQL: Final = """
 SELECT run_name, count(*) OVER () AS total
 FROM inside.run_facts
@@ -134,7 +142,7 @@ def describe_run(query: Query, run_id: str) -> dict[str, Any]:
 
     Returns:
         `RUN_FIELDS` and `MORE_FIELDS`; then `params`, `tags`, `metrics` (summaries by key),
-        `inputs`, and the events of `artifacts`.
+        `inputs`, the events of `artifacts`, and `provenance` (values by key, without packages).
 
     Raises:
         NotFoundError: there is no such run.
@@ -152,6 +160,8 @@ def describe_run(query: Query, run_id: str) -> dict[str, Any]:
     for view, order in (("metric_summary", "key"), ("inputs", "name"), ("artifacts", "path")):
         text = _ABOUT_SQL.format(view=view, order=order)
         about[view] = to_rows(query.read(text, [run_id], needs=(view,)))
+    told = to_rows(query.read(_PROVENANCE_SQL, [run_id], needs=("provenance",)))
+    about["provenance"] = {row["key"]: row["value"] for row in told}
     about["metrics"] = {row.pop("key"): row for row in about.pop("metric_summary")}
     return about
 

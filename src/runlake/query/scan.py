@@ -1,24 +1,26 @@
 """Views as lazy Polars frames, which read no more than their plan asks for.
 
-`metrics`, `events` and `artifacts` are read when a frame is collected: the columns that the
-plan needs, and of the rows those that its filters leave, down to row groups of the Parquet
-files. Of `metrics` a filter on `run_id` or `key` also says which files can have such points at
-all; of a far lake only these are fetched. What a frame reads stays as long as the frame, or one
-made from it.
+`metrics`, `events`, `artifacts` and the other views of events are read when a frame is collected:
+the columns that the plan needs, and of the rows those that its filters leave, down to row groups
+of the Parquet files. Of `metrics` a filter on `run_id` or `key` also says which files can have
+such points at all; of a far lake only these are fetched. What a frame reads stays as long as the
+frame, or one made from it.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
+from runlake.query.event_views import EVENT_VIEWS
 from runlake.query.export import to_polars
-from runlake.query.views import ROW_TABLES, VIEWS
+from runlake.query.views import VIEWS
 from runlake.storage.table_files import EVENTS, METRICS
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from polars.io import plugins
 
     from runlake.query.engine import Query
+    from runlake.query.event_views import Column, EventView
     from runlake.storage.table_files import Table
     from runlake.storage.tables import PointFile, SnapshotTables
 else:
@@ -40,6 +43,8 @@ else:
 _PATH: Final = "runlake_path"
 # What of a filter may come before the latest of several artifacts under one path is taken.
 _ARTIFACT_KEYS: Final = frozenset({"run_id", "path"})
+_SAME: Final = ("run_id", "key")  # of these there is one latest event
+_BIGINT_ABOVE: Final = 1 << 63
 _WHOLE_BELOW: Final = 1e17  # greater numbers have an exponent as texts
 
 
@@ -49,7 +54,7 @@ def scan(
     *,
     pin: Callable[[SnapshotTables], tuple[SnapshotTables, object]] | None = None,
 ) -> pl.LazyFrame:
-    """Return a view as a lazy Polars frame; views that read no files are read now.
+    """Return a view as a lazy Polars frame; views that are folded, or few rows, are read now.
 
     Args:
         query: the snapshot.
@@ -66,7 +71,7 @@ def scan(
     """
     if name not in VIEWS:
         raise InvalidInputError(f"there is no view {name!r}; there are {', '.join(VIEWS)}.")
-    if name not in ROW_TABLES:
+    if name not in _READERS:
         return to_polars(query.sql(f"FROM {name}")).lazy()
     tables, kept = (query.tables, None) if pin is None else pin(query.tables)
     source = _Source(_READERS[name], tables, kept)
@@ -172,9 +177,7 @@ def _artifacts(tables: SnapshotTables, predicate: pl.Expr | None) -> pl.LazyFram
     for part in _conjuncts(predicate):
         if set(part.meta.root_names()) <= _ARTIFACT_KEYS:
             rows = rows.filter(part)
-    # A stable sort; the clock of a writer's events rises from row to row.
-    rows = rows.sort("logged_at", "writer", maintain_order=True)
-    rows = rows.unique(("run_id", "path"), keep="last", maintain_order=True)
+    rows = _latest(rows, "run_id", "path", by="logged_at").filter(pl.col("str").is_not_null())
     about = pl.Struct({"media_type": pl.String, "sha256": pl.String})
     told = pl.col("str").map_batches(
         lambda texts: pl.Series(texts.name, map(_about, texts), about),
@@ -192,11 +195,68 @@ def _artifacts(tables: SnapshotTables, predicate: pl.Expr | None) -> pl.LazyFram
     )
 
 
-_READERS: Final = {"metrics": _metrics, "events": _events, "artifacts": _artifacts}
+def _event_view(view: EventView, tables: SnapshotTables, predicate: pl.Expr | None) -> pl.LazyFrame:
+    rows = _shown(_event_rows(tables, pl.col("kind") == view.kind), tables)
+    if view.is_latest:
+        given = [column for column in view.columns if column.source in _SAME]
+        rows = rows.with_columns(pl.col(column.source).alias(column.name) for column in given)
+        for part in _conjuncts(predicate):
+            if set(part.meta.root_names()) <= {column.name for column in given}:
+                rows = rows.filter(part)
+        rows = _latest(rows, *_SAME, by="timestamp")
+    if list(view.fields()):
+        rows = rows.with_columns(_told(view).alias("about"))
+    if view.required is not None:
+        rows = rows.filter(pl.col("about").struct[view.required].is_not_null())
+    return rows.select(map(_column, view.columns))
+
+
+def _told(view: EventView) -> pl.Expr:
+    """Return the fields of the events' JSON that a view shows, as a struct."""
+    columns = list(view.fields())
+    shape = pl.Struct({str(column.field): _type(column.type) for column in columns})
+    return pl.col("str").map_batches(
+        lambda texts: pl.Series(texts.name, [_facts(text, columns) for text in texts], shape),
+        return_dtype=shape,
+        is_elementwise=True,
+    )
+
+
+def _column(column: Column) -> pl.Expr:
+    if column.field is not None:
+        return pl.col("about").struct[column.field].alias(column.name)
+    found = pl.col(column.source)
+    # A cast keeps filters from the file, so only a number has one.
+    return (found.cast(pl.Int64, strict=False) if column.type == "BIGINT" else found).alias(
+        column.name
+    )
+
+
+def _latest(rows: pl.LazyFrame, *keys: str, by: str) -> pl.LazyFrame:
+    """Keep of the rows with the same keys the last."""
+    # A stable sort; the clock of a writer's events rises from row to row.
+    return rows.sort(by, "writer", maintain_order=True).unique(
+        keys, keep="last", maintain_order=True
+    )
+
+
+_READERS: Final[dict[str, Callable[[SnapshotTables, pl.Expr | None], pl.LazyFrame]]] = {
+    "metrics": _metrics,
+    "events": _events,
+    "artifacts": _artifacts,
+    # A lazy frame that numbers rows would read all of them for the few that a view shows.
+    **{
+        name: partial(_event_view, view)
+        for name, view in EVENT_VIEWS.items()
+        if not view.is_numbered
+    },
+}
 
 
 def _type(kind: str) -> pl.DataType:
     """Return Polars' type for DuckDB's."""
+    if kind.endswith("[]"):
+        return pl.List(_type(kind.removesuffix("[]")))
     if kind.startswith("TIMESTAMP"):
         return pl.Datetime("us", "UTC")
     return {"BIGINT": pl.Int64(), "DOUBLE": pl.Float64(), "VARCHAR": pl.String()}[kind]
@@ -324,3 +384,30 @@ def _about(text: str | None) -> dict[str, str | None]:
         "media_type": told.get("media_type") or told.get("type"),
         "sha256": told.get("sha256"),
     }
+
+
+def _facts(text: str | None, columns: Sequence[Column]) -> dict[str, object]:
+    """Return fields of an event's JSON; what is not there or of another type is null."""
+    try:
+        said = json.loads(text or "")
+    except ValueError:
+        said = None
+    facts = said if isinstance(said, dict) else {}
+    return {str(column.field): _fact(facts.get(column.field), column.type) for column in columns}
+
+
+def _fact(value: object, kind: str) -> object:
+    """Return a value of JSON as DuckDB's `json_transform` has it."""
+    if value is None:
+        return None
+    if kind.endswith("[]"):
+        inner = kind.removesuffix("[]")
+        return [_fact(each, inner) for each in value] if isinstance(value, list) else None
+    if kind == "VARCHAR":
+        return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    if kind == "DOUBLE":
+        return float(value)
+    whole = round(value)
+    return whole if -_BIGINT_ABOVE <= whole < _BIGINT_ABOVE else None

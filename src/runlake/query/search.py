@@ -9,19 +9,18 @@ null; a NaN that was logged is NaN.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
-from runlake.query.compile import EXPERIMENTS, compile_search
+from runlake.query.compile import compile_search
 from runlake.query.cursor import behind, cursor_columns, make_token, read_token
-from runlake.query.data import read_data, read_runs
+from runlake.query.data import read_cells, read_runs
 from runlake.query.entities import Page, get_runs, read_experiments
 from runlake.query.export import to_pandas, to_polars
+from runlake.query.subjects import EXPERIMENTS
 from runlake.storage import arrays
-from runlake.storage.standing import coded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -30,16 +29,15 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
-    import pyarrow.compute as pc
     from numpy.typing import NDArray
 
     from runlake.query.compile import Compiled
+    from runlake.query.data import Cells
     from runlake.query.engine import Query
     from runlake.query.entities import Experiment, RunRecord
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
-    pc = lazy("pyarrow.compute")
 
 _STAGES: Final = {
     "ACTIVE_ONLY": f"lifecycle_stage = '{schema.ACTIVE}'",
@@ -49,6 +47,8 @@ _STAGES: Final = {
 _FORMATS: Final = ("polars", "pandas", "list")
 # The numbers of MLflow's `ViewType`.
 _VIEW_NUMBERS: Final = {1: "ACTIVE_ONLY", 2: "DELETED_ONLY", 3: "ALL"}
+# The column that names a run.
+_PLACE: Final = "r.rowid"
 # So many cells of a frame are laid out at once.
 _BLOCK_CELLS: Final = 2_000_000
 
@@ -86,8 +86,15 @@ class Found(NamedTuple):
     token: str | None
 
 
-class _Cut(NamedTuple):
-    """What of all that matches is shown, and the question that a token must belong to."""
+class Cut(NamedTuple):
+    """What of all that matches is shown, and the question that a token must belong to.
+
+    Attributes:
+        limit: greatest number of things; None means no limit.
+        page_token: the token of the page before; None begins with the first.
+        question: what is asked, as JSON can hold it.
+        with_token: the token of the next page is wanted too.
+    """
 
     limit: int | None
     page_token: str | None
@@ -124,7 +131,7 @@ def search_runs(
     if as_list:
         return Page(get_runs(query, found.names), token=found.token)
     page = read_runs(query).take(found.names)
-    frame = widen(page, found.names, data=read_data(query, found.names))
+    frame = widen(page, read_cells(query, found.names))
     return to_pandas(frame) if output_format == "pandas" else to_polars(frame)
 
 
@@ -156,15 +163,15 @@ def search_experiments(
         InvalidInputError: another argument is wrong.
     """
     stage = _stage("view_type", view_type)
-    keys = _listed("order_by", order_by)
+    keys = read_list("order_by", order_by)
     question = ["experiments", filter_string or "", keys, stage]
-    found = _find(
+    found = find(
         query,
         "r.experiment_id",
         "FROM experiments AS r",
         compile_search(filter_string, keys, subject=EXPERIMENTS),
         where=[_STAGES[stage]],
-        cut=_Cut(_limit("max_results", max_results), page_token, question),
+        cut=Cut(page_limit("max_results", max_results), page_token, question),
     )
     clause = "WHERE experiment_id IN (SELECT unnest(CAST($1 AS VARCHAR[])))"
     ids: list[Any] = found.names.to_pylist()
@@ -188,11 +195,11 @@ def find_runs(query: Query, wanted: RunSearch, *, with_token: bool = False) -> F
         InvalidInputError: another argument is wrong.
     """
     stage = _stage("run_view_type", wanted.run_view_type)
-    keys = _listed("order_by", wanted.order_by)
+    keys = read_list("order_by", wanted.order_by)
     compiled = compile_search(wanted.filter_string, keys, has_metric=query.folded.has_metric)
     where, ids = [_STAGES[stage]], None
     if wanted.experiment_ids is not None:
-        ids = sorted({str(each) for each in _listed("experiment_ids", wanted.experiment_ids)})
+        ids = sorted({str(each) for each in read_list("experiment_ids", wanted.experiment_ids)})
         compiled.params["experiments"] = ids
         where.append("r.experiment_id IN (SELECT unnest(CAST($experiments AS VARCHAR[])))")
     joins = "".join(
@@ -200,78 +207,66 @@ def find_runs(query: Query, wanted: RunSearch, *, with_token: bool = False) -> F
         for number, table in enumerate(query.columns(compiled.columns))
     )
     question = ["runs", wanted.filter_string or "", keys, stage, ids]
-    limit = _limit("limit", wanted.limit)
-    return _find(
+    limit = page_limit("limit", wanted.limit)
+    return find(
         query,
-        "r.rowid",
+        _PLACE,
         f"FROM inside.run_facts AS r{joins}",
         compiled,
         where=where,
-        cut=_Cut(limit, wanted.page_token, question, with_token=with_token),
+        cut=Cut(limit, wanted.page_token, question, with_token=with_token),
     )
 
 
-def widen(page: pa.Table, places: pa.ChunkedArray[Any], *, data: pa.Table) -> pa.Table:
+def widen(page: pa.Table, held: Sequence[Cells]) -> pa.Table:
     """Give each run of a page its values.
 
     Args:
         page: one row for each run.
-        places: the place of each.
-        data: what these runs hold, as `runlake.query.data.read_data` returns it.
+        held: what these runs hold, as `runlake.query.data.read_cells` returns it.
 
     Returns:
-        The page, and behind its columns one for each prefix and key of `data`.
+        The page, and behind its columns one for each kind and key.
     """
-    if not data.num_rows:
-        return page
-    rows = arrays.values(pc.index_in(data["place"].combine_chunks(), places.combine_chunks()))
-    prefixes = coded(data["prefix"])
-    (prefix_codes, prefix_texts), (key_codes, key_texts) = prefixes, coded(data["key"])
-    is_first = np.ones(len(rows), bool)
-    is_first[1:] = (np.diff(prefix_codes) != 0) | (np.diff(key_codes) != 0)
-    starts = np.flatnonzero(is_first)
-    names = (
-        f"{prefix}.{key}"
-        for prefix, key in zip(
-            prefix_texts.take(arrays.numbers(prefix_codes[starts])).to_pylist(),
-            key_texts.take(arrays.numbers(key_codes[starts])).to_pylist(),
-            strict=True,
-        )
-    )
-    cells = _Cells(rows, np.cumsum(is_first) - 1, page.num_rows)
     columns: list[Any] = [*page.columns]
-    bounds = [0, *np.flatnonzero(np.diff(prefix_codes[starts])) + 1, len(starts)]
-    for first, end in pairwise(bounds):
-        is_metric = prefix_codes[starts[first]] == prefixes.code_of("metrics")
-        columns += cells.columns_of(data["num" if is_metric else "str"], int(first), int(end))
-    return pa.table(columns, names=[*page.column_names, *names])
+    names = [*page.column_names]
+    for cells in held:
+        if not len(cells.rows):
+            continue
+        is_first = np.ones(len(cells.keys), bool)
+        is_first[1:] = np.diff(cells.keys) != 0
+        keys: Any = cells.names.take(arrays.numbers(cells.keys[is_first]))
+        names += [f"{cells.kind}.{key}" for key in keys.to_pylist()]
+        columns += _columns_of(cells, np.cumsum(is_first) - 1, page.num_rows)
+    return pa.table(columns, names=names)
 
 
-class _Cells(NamedTuple):
-    """Where each value stands in a frame: its row and its column, by column."""
-
-    rows: NDArray[np.int32]
-    columns: NDArray[np.int64]
-    height: int
-
-    def columns_of(self, values: pa.ChunkedArray[Any], first: int, end: int) -> list[pa.Array[Any]]:
-        """Lay out the columns from `first` to `end`, many in one piece: that is quick."""
-        whole: Any = values.combine_chunks()
-        width = max(1, _BLOCK_CELLS // self.height)
-        found = []
-        for left in range(first, end, width):
-            right = min(left + width, end)
-            start, stop = np.searchsorted(self.columns, [left, right])
-            chosen = np.full((right - left) * self.height, -1, np.int64)
-            at = (self.columns[start:stop] - left) * self.height + self.rows[start:stop]
-            chosen[at] = np.arange(start, stop)
-            block = whole.take(arrays.numbers(np.maximum(chosen, 0), mask=chosen < 0))
-            found += [block.slice(n * self.height, self.height) for n in range(right - left)]
-        return found
+def _columns_of(cells: Cells, columns: NDArray[np.int64], height: int) -> list[pa.Array[Any]]:
+    """Lay out one column for each key, many in one piece: that is quick."""
+    count = int(columns[-1]) + 1
+    width = max(1, _BLOCK_CELLS // height)
+    found = []
+    for left in range(0, count, width):
+        right = min(left + width, count)
+        start, stop = np.searchsorted(columns, [left, right])
+        chosen = np.full((right - left) * height, -1, np.int64)
+        chosen[(columns[start:stop] - left) * height + cells.rows[start:stop]] = np.arange(
+            start, stop
+        )
+        block = cells.data.take(arrays.numbers(np.maximum(chosen, 0), mask=chosen < 0))
+        found += [block.slice(n * height, height) for n in range(right - left)]
+    return found
 
 
-def _find(
-    query: Query, name: str, source: str, compiled: Compiled, *, where: list[str], cut: _Cut
+def find(
+    query: Query,
+    name: str,
+    source: str,
+    compiled: Compiled,
+    *,
+    where: list[str],
+    cut: Cut,
+    needs: Sequence[str] = ("run_facts",),
 ) -> Found:
     """Run a search.
 
@@ -282,6 +277,7 @@ def _find(
         compiled: filter and order.
         where: further conditions.
         cut: which page of it.
+        needs: the tables that the source names.
 
     Returns:
         One page.
@@ -300,7 +296,10 @@ def _find(
     if cut.limit is not None:
         # One more tells whether there is a next page.
         statement += f"\nLIMIT {cut.limit + with_token}"
-    found = query.read(statement, params or None, needs=("run_facts", *compiled.needs))
+    needs = (*needs, *compiled.needs)
+    if name == _PLACE and not with_token:
+        return Found(query.numbers(statement, params, needs=needs), None)
+    found = query.read(statement, params or None, needs=needs)
     if not with_token or cut.limit is None or found.num_rows <= cut.limit:
         return Found(found["found"], None)
     shown = found.slice(0, cut.limit)
@@ -320,13 +319,31 @@ def _stage(name: str, view_type: str | int) -> str:
     return found.upper()
 
 
-def _limit(name: str, limit: int | None) -> int | None:
+def page_limit(name: str, limit: int | None) -> int | None:
+    """Return the limit of a page after checking it.
+
+    Args:
+        name: of the argument, for the message.
+        limit: what was given.
+
+    Raises:
+        InvalidInputError: it is negative.
+    """
     if limit is not None and (isinstance(limit, bool) or limit < 0):
         raise InvalidInputError(f"{name} is {limit!r}; it may be 0 or more, or None for all.")
     return limit
 
 
-def _listed(name: str, given: Iterable[str] | None) -> list[str]:
+def read_list(name: str, given: Iterable[str] | None) -> list[str]:
+    """Return what was given as a list; None is an empty one.
+
+    Args:
+        name: of the argument, for the message.
+        given: what was given.
+
+    Raises:
+        InvalidInputError: it is one text.
+    """
     if isinstance(given, str):
         raise InvalidInputError(f"{name} is a text; write a list: [{given!r}].")
     return list(given or ())

@@ -41,6 +41,15 @@ TABLES: Final = {
     "inputs": "The data sets that runs used.",
     "artifacts": "The files of runs: where they lie below `artifacts/`, and their digests.",
     "events": "Everything else that was logged, in its raw form.",
+    "media": "Images, figures, tables, sounds and pages among the artifacts, by key and step.",
+    "histograms": "Distributions by key and step: `counts[i]` values lay from `edges[i]` on.",
+    "console": "What runs wrote to stdout and stderr, line by line.",
+    "alerts": "What runs called for attention for.",
+    "provenance": "What ran where: code, command, machine, packages.",
+    "registered_models": "The models of the registry.",
+    "model_versions": "Their versions, with stages, aliases and tags.",
+    "model_aliases": "Which version each alias means.",
+    "registry_events": "Who changed what in the registry, when and why; `about` is JSON.",
 }
 _NAME: Final = re.compile(r"\s*\w+\s*")
 _README: Final = """\

@@ -1,8 +1,9 @@
 """The public views: their columns, what each needs, and the SQL that makes it.
 
 `runs`, `params` and their like are folded from what segment footers say (`runlake.query.folds`
-holds the rules) and become tables at their first use. `metrics`, `events` and `artifacts` read
-rows from Parquet files at each query; their `experiment_id` is the partition of the file.
+holds the rules) and become tables at their first use. `metrics`, `events`, `artifacts` and the
+views of `runlake.query.event_views` and `runlake.query.origin_views` read rows from Parquet files
+at each query; their `experiment_id` is the partition of the file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from runlake import schema
+from runlake.query.event_views import EVENT_VIEWS, view_sql
 from runlake.query.folds import FOLDS
+from runlake.query.origin_views import ORIGIN_NEEDS, ORIGIN_SQL, ORIGIN_VIEWS
+from runlake.query.registry_views import REGISTRY_NEEDS, REGISTRY_SQL, REGISTRY_VIEWS
 from runlake.storage.table_files import EVENTS, METRICS
 
 if TYPE_CHECKING:
@@ -91,15 +95,7 @@ VIEWS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("count", "BIGINT"),
         ("nan_count", "BIGINT"),
     ),
-    "inputs": (
-        ("run_id", "VARCHAR"),
-        ("experiment_id", "VARCHAR"),
-        ("name", "VARCHAR"),
-        ("digest", "VARCHAR"),
-        ("source_type", "VARCHAR"),
-        ("source", "VARCHAR"),
-        ("context", "VARCHAR"),
-    ),
+    "inputs": ORIGIN_VIEWS["inputs"],
     "artifacts": (
         ("run_id", "VARCHAR"),
         ("experiment_id", "VARCHAR"),
@@ -118,6 +114,12 @@ VIEWS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("at", _TIME),
         ("writer", "VARCHAR"),
     ),
+    **{
+        name: tuple((column.name, column.type) for column in view.columns)
+        for name, view in EVENT_VIEWS.items()
+    },
+    "provenance": ORIGIN_VIEWS["provenance"],
+    **REGISTRY_VIEWS,
 }
 
 # What must be there before a view or table can be made.
@@ -126,7 +128,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "run_facts": ("experiments",),
     "params": ("run_facts",),
     "tags": ("run_facts",),
-    "inputs": ("run_facts",),
+    "input_rows": ("run_facts",),
     "metric_summary": ("run_facts",),
     "runs": ("run_facts",),
     "lake_rows": (),
@@ -134,11 +136,20 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "metrics": ("point_files",),
     "events": ("point_files", "lake_rows"),
     "artifacts": ("point_files",),
+    **dict.fromkeys(EVENT_VIEWS, ("point_files",)),
+    **ORIGIN_NEEDS,
+    **REGISTRY_NEEDS,
 }
 
 # The views that read Parquet files: segments, and the files of a compacted table. All others
 # fold what the footers say.
-ROW_TABLES: Final = {"metrics": "metrics", "events": "events", "artifacts": "events"}
+ROW_TABLES: Final = {
+    "metrics": "metrics",
+    "events": "events",
+    "artifacts": "events",
+    **dict.fromkeys(EVENT_VIEWS, "events"),
+    **dict.fromkeys(ORIGIN_SQL, "events"),
+}
 
 # Parquet's statistics leave NaN out, and DuckDB believes them: without the detour it would skip
 # the rows that a question about NaN, or about values above all others, is after.
@@ -206,10 +217,17 @@ FROM (
         WHERE kind = '{schema.ARTIFACT}'
         GROUP BY run_id, key
     )
+    WHERE fact.str IS NOT NULL
 )
 """
 
-_ROWS: Final = {"metrics": _METRICS, "events": _EVENTS, "artifacts": _ARTIFACTS}
+_ROWS: Final = {
+    "metrics": _METRICS,
+    "events": _EVENTS,
+    "artifacts": _ARTIFACTS,
+    **{name: view_sql(name) for name in EVENT_VIEWS},
+    **ORIGIN_SQL,
+}
 
 
 def build_sql(name: str, points: Sequence[PointFile], *, purged: Collection[str]) -> Sequence[str]:
@@ -228,7 +246,7 @@ def build_sql(name: str, points: Sequence[PointFile], *, purged: Collection[str]
                 events=_table_sql(EVENTS, points, purged),
             )
         ]
-    return FOLDS[name].split(";")
+    return [REGISTRY_SQL[name]] if name in REGISTRY_SQL else FOLDS[name].split(";")
 
 
 def _segments_sql(points: Sequence[PointFile], purged: Collection[str]) -> str:

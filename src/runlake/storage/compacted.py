@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from runlake._lazy import lazy
 from runlake.errors import FormatError
 from runlake.storage import arrays, tables
-from runlake.storage.table_files import EVENTS, FACTS, SUMMARIES, WRITERS
+from runlake.storage.table_files import EVENTS, FACTS, SUMMARIES, WRITERS, statistics_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,11 +130,19 @@ class CompactedState:
             raise FormatError(message)
 
     def spans(self, name: str) -> list[tuple[Any, Any] | None]:
-        """Return the least and greatest value of a column in each row group, where known."""
+        """Return the least and greatest value of a column in each row group, where known.
+
+        Raises:
+            FormatError: the footer is damaged.
+        """
         if name not in self._spans:
             place, found = self._places[name], []
             for group in range(len(self.rows)):
-                said: Any = self._footer.row_group(group).column(place).statistics
+                try:
+                    said = statistics_of(self._footer, group, place)
+                except ValueError as error:
+                    message = f"{self._key}: the footer cannot be read: {error}"
+                    raise FormatError(message) from error
                 is_known = said is not None and said.has_min_max
                 found.append((said.min, said.max) if is_known else None)
             self._spans[name] = found

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from runlake.storage.source import Watch
+
 _UNKEPT: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 READS: Final = frozenset({"read", "download", "copy", "delete", "list"})
@@ -57,7 +59,24 @@ class Range(NamedTuple):
     end: int
 
 
+class Leftover(NamedTuple):
+    """What an interrupted upload has left: parts of an object, or a file under a hidden name.
+
+    Attributes:
+        key: of the object that was to be, or of the hidden file.
+        size_bytes: of what is there.
+        time_us: when the last of it came, by the store's clock, microseconds since 1970, UTC.
+        token: how the store names it; empty for a file.
+    """
+
+    key: str
+    size_bytes: int
+    time_us: int
+    token: str = ""
+
+
 Entries: TypeAlias = list[Entry]
+Leftovers: TypeAlias = list[Leftover]
 Chunks: TypeAlias = list[bytes]
 
 
@@ -114,8 +133,18 @@ class Filesystem(ABC):
         """
 
     @abstractmethod
-    def upload(self, key: str, file: Path) -> None:
-        """Stream a local file to a key, whole or not at all; it may be empty."""
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
+        """Stream a local file to a key, whole or not at all; it may be empty.
+
+        A file that is written to meanwhile raises `FileChangedError`, and there is no new
+        object. Memory is bounded. Where the store can keep parts of an upload that was
+        interrupted, the next one of this file goes on with them.
+
+        Args:
+            key: where to.
+            file: what.
+            watch: told of the bytes as they are read and as they arrive.
+        """
 
     @abstractmethod
     def download(self, key: str, file: Path) -> None:
@@ -128,6 +157,13 @@ class Filesystem(ABC):
     @abstractmethod
     def delete_many(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there are fine."""
+
+    def leftovers(self) -> Leftovers:
+        """Return what interrupted uploads have left, where the store does not take it away."""
+        return []
+
+    def sweep(self, leftovers: Iterable[Leftover]) -> None:  # noqa: B027 - where there are none
+        """Take leftovers away; those that are gone are fine."""
 
     @abstractmethod
     def now_us(self) -> int:

@@ -47,11 +47,6 @@ class PointIndex:
         self._summaries = summaries
         self._counts = counts
 
-    @property
-    def knows_segments(self) -> bool:
-        """Whether `places` can tell."""
-        return self._counts is not None
-
     def rows(
         self, run_ids: Collection[str] | None, keys: Collection[str] | None
     ) -> NDArray[np.int64]:

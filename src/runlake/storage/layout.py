@@ -16,17 +16,23 @@ MANIFESTS: Final = "manifests/"
 TABLES: Final = "tables/"
 ARTIFACTS: Final = "artifacts/"
 EXPERIMENT_NAMES: Final = "names/experiments/"
+MODEL_NAMES: Final = "names/models/"
 
 _LAST_DIGITS: Final = 15
 _COUNT_DIGITS: Final = 12
 _NUMBER_DIGITS: Final = 12
 _CLAIM_DIGITS: Final = 6
+_VERSION_DIGITS: Final = 9
 _SEGMENT = re.compile(
     r"log/experiment_id=(?P<experiment>[^/]+)/"
     r"(?P<writer>[0-9A-Z]{26})\.(?P<last>\d{15})-(?P<count>\d{12})(?P<merged>\.z)?\.parquet"
 )
 _MANIFEST = re.compile(r"manifests/(\d{12})\.json")
 _CLAIM = re.compile(r"names/experiments/[a-z2-7]{32}/(\d{6})\.json")
+_MODEL_CLAIM = re.compile(r"names/models/(?P<home>[a-z2-7]{32}/\d{6})\.json")
+_VERSION_CLAIM = re.compile(
+    r"names/models/(?P<home>[a-z2-7]{32}/\d{6})/versions/(?P<number>\d{9})\.json"
+)
 _TABLE_FILE = re.compile(
     r"tables/(?P<table>[a-z_]+)/experiment_id=(?P<experiment>[^/]+)/"
     r"(?P<number>\d{12})-(?P<nonce>[0-9a-f]{16})\.parquet"
@@ -159,6 +165,33 @@ def parse_claim(key: str) -> int | None:
     """Return the number of a claim's key, None if the key is no claim's."""
     match = _CLAIM.fullmatch(key)
     return None if match is None else int(match[1])
+
+
+def model_home(name_hash: str, number: int) -> str:
+    """Return what stands for claim `number` of a model's name in keys."""
+    return f"{name_hash}/{number:0{_CLAIM_DIGITS}d}"
+
+
+def model_claim(home: str) -> str:
+    """Return the key of a claim of a registered model's name."""
+    return f"{MODEL_NAMES}{home}.json"
+
+
+def parse_model_claim(key: str) -> str | None:
+    """Return the home in the key of a claim of a model's name, None if it is none's."""
+    match = _MODEL_CLAIM.fullmatch(key)
+    return None if match is None else match["home"]
+
+
+def version_claim(home: str, number: int) -> str:
+    """Return the key of the claim of a version of the model that claim `home` made."""
+    return f"{MODEL_NAMES}{home}/versions/{number:0{_VERSION_DIGITS}d}.json"
+
+
+def parse_version_claim(key: str) -> tuple[str, int] | None:
+    """Return home and number in the key of a version's claim, None if it is none's."""
+    match = _VERSION_CLAIM.fullmatch(key)
+    return None if match is None else (match["home"], int(match["number"]))
 
 
 def probe(nonce: str) -> str:

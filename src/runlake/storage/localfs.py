@@ -28,6 +28,8 @@ from runlake.storage.filesystem import (
     Entries,
     Entry,
     Filesystem,
+    Leftover,
+    Leftovers,
     Range,
     check_data,
     check_key,
@@ -35,9 +37,12 @@ from runlake.storage.filesystem import (
     failed,
     missing,
 )
+from runlake.storage.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from runlake.storage.source import Watch
 
 _ATTEMPTS: Final = 5
 _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -123,11 +128,14 @@ class LocalFilesystem(Filesystem):
         reason = FileExistsError("a folder or something that is no file is in its place")
         raise failed("create", reason, url=self.url, key=key)
 
-    def upload(self, key: str, file: Path) -> None:
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
         """Copy a local file to a key, whole or not at all; it may be empty."""
         target = self._file(key)
-        file.stat()
-        with self._reporting("upload to", key), self._temporary(target, file) as copied:
+        with (
+            Source(file, watch) as source,
+            self._reporting("upload to", key),
+            self._temporary(target, source) as copied,
+        ):
             os.replace(copied, target)
 
     def download(self, key: str, file: Path) -> None:
@@ -158,6 +166,25 @@ class LocalFilesystem(Filesystem):
         top = os.path.dirname(self._file(layout.ARTIFACTS + "any"))
         for folder in sorted(folders, reverse=True):
             _remove_empty(folder, top)
+
+    def leftovers(self) -> Leftovers:
+        """Return the hidden files of writers that died."""
+        found: Leftovers = []
+        for folder, _, names in os.walk(self.url):
+            for name in names:
+                if name.startswith(TEMPORARY):
+                    file = os.path.join(folder, name)
+                    with suppress(FileNotFoundError):
+                        facts = os.stat(file)
+                        key, time_us = os.path.relpath(file, self.url), facts.st_mtime_ns // 1000
+                        found.append(Leftover(key, facts.st_size, time_us))
+        return sorted(found)
+
+    def sweep(self, leftovers: Iterable[Leftover]) -> None:
+        """Delete hidden files; those that are gone are fine."""
+        for leftover in leftovers:
+            with suppress(FileNotFoundError), self._reporting("delete", leftover.key):
+                os.unlink(self._file(leftover.key))
 
     def now_us(self) -> int:
         """Return the clock of the disk, which on a network disk is its server's."""
@@ -249,7 +276,7 @@ class LocalFilesystem(Filesystem):
         return True
 
     @contextmanager
-    def _temporary(self, target: str, content: bytes | Path) -> Iterator[str]:
+    def _temporary(self, target: str, content: bytes | Path | Source) -> Iterator[str]:
         """Lend a synced temporary file beside `target`; sync the folder at the end."""
         folder = os.path.dirname(target)
         file = os.path.join(folder, TEMPORARY + ids.new_nonce())
@@ -258,6 +285,11 @@ class LocalFilesystem(Filesystem):
             with open(handle, "wb") as written:
                 if isinstance(content, bytes):
                     written.write(content)
+                elif isinstance(content, Source):
+                    for data in content.chunks():
+                        written.write(data)
+                        content.watch.arrived(len(data))
+                    content.finish()
                 else:
                     with open(content, "rb") as source:
                         shutil.copyfileobj(source, written, 1 << 20)

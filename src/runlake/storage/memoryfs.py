@@ -28,6 +28,7 @@ from runlake.storage.filesystem import (
     failed,
     missing,
 )
+from runlake.storage.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     import fsspec.implementations.memory as fsspec_memory
+
+    from runlake.storage.source import Watch
 else:
     fsspec_memory = lazy("fsspec.implementations.memory")
 
@@ -106,16 +109,20 @@ class MemoryFilesystem(Filesystem):
                 self._store(key, data)
             return self._bytes(key) == data
 
-    def upload(self, key: str, file: Path) -> None:
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
         """Read a local file into a key; it may be empty."""
         try:
-            data = file.read_bytes()
+            with Source(file, watch) as source:
+                data = source.read(source.size_bytes)
+                source.finish()
         except FileNotFoundError:
             raise
         except OSError as error:
             raise failed("upload to", error, url=self.url, key=key) from error
         with _lock:
             self._store(key, data)
+        if watch is not None:
+            watch.arrived(len(data))
 
     def download(self, key: str, file: Path) -> None:
         """Write an object to a local file, which appears whole."""

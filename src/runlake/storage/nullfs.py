@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from runlake.storage.source import Watch
+
 
 class NullFilesystem(Filesystem):
     """Takes every write, holds nothing, makes no request."""
@@ -48,7 +50,7 @@ class NullFilesystem(Filesystem):
         """Say that it is there."""
         return True
 
-    def upload(self, key: str, file: Path) -> None:
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
         """Forget it."""
 
     def download(self, key: str, file: Path) -> None:

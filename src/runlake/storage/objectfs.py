@@ -9,6 +9,7 @@ The calls with an underscore are fsspec's own interface for asynchronous use.
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import os
 from abc import abstractmethod
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar
 
 from runlake import clock, ids
 from runlake.errors import StorageError
-from runlake.storage import ioloop, layout, retry
+from runlake.storage import ioloop, large, layout, retry
 from runlake.storage.filesystem import (
     TEMPORARY,
     Chunks,
@@ -33,12 +34,14 @@ from runlake.storage.filesystem import (
     failed,
     missing,
 )
+from runlake.storage.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from runlake.settings import Settings
+    from runlake.storage.source import Watch
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -47,6 +50,7 @@ _SLOWEST_BYTES_S: Final = 1 << 20
 _CLOCK_KEPT_S: Final = 60.0
 _PAST_END: Final = 416
 _PAGE: Final = 1000
+_UNKNOWN_TYPE: Final = "application/octet-stream"
 _READS: Final = {"read", "download", "copy", "delete"}
 
 
@@ -84,10 +88,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One fsspec instance, and the gate that bounds its requests under way."""
+    """One fsspec instance, the gate that bounds its requests, and what bounds its memory."""
 
     store: Any
     gate: asyncio.Semaphore
+    budget: large.Budget
 
 
 class ObjectFilesystem(Filesystem):
@@ -131,6 +136,14 @@ class ObjectFilesystem(Filesystem):
     async def _remove(self, keys: Sequence[str]) -> None:
         """Delete objects below the bucket in as few requests as the store needs."""
 
+    @abstractmethod
+    def _large(self, path: str, size: int) -> large.Large:
+        """Return how a large object of `size` bytes is sent to a path."""
+
+    @abstractmethod
+    def _type_option(self, kind: str) -> dict[str, Any]:
+        """Return how fsspec is told the media type of what it writes."""
+
     def local_file(self, key: str) -> Path:
         """Raise: an object in a bucket is no file."""
         message = f"{self.url}/{key} is far away, not a local file."
@@ -157,10 +170,11 @@ class ObjectFilesystem(Filesystem):
         """Write an object only if there is none; True if it then holds exactly `data`."""
         return self._run(self._put_absent, check_key(key), check_data(key, data))
 
-    def upload(self, key: str, file: Path) -> None:
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
         """Stream a local file to a key, whole or not at all; it may be empty."""
-        path, size = self._path(check_key(key)), file.stat().st_size
-        self._run(self._ask, "upload to", key, lambda: self.store._put_file(file, path), size)
+        check_key(key)
+        with Source(file, watch) as source:
+            self._run(self._upload, key, source)
 
     def download(self, key: str, file: Path) -> None:
         """Stream an object to a local file, which appears whole."""
@@ -223,7 +237,8 @@ class ObjectFilesystem(Filesystem):
         def make() -> Client:
             options = {"use_listings_cache": False, **self._options}
             options |= {"skip_instance_cache": True, "loop": ioloop.start()}
-            return Client(self._connect(options), asyncio.Semaphore(self.parallel))
+            gate = asyncio.Semaphore(self.parallel)
+            return Client(self._connect(options), gate, large.Budget())
 
         try:
             return ioloop.shared(name, make)
@@ -326,6 +341,41 @@ class ObjectFilesystem(Filesystem):
         except _PastEndError:
             return b""
         return bytes(data)
+
+    async def _upload(self, key: str, source: Source) -> None:
+        if source.size_bytes > large.ONE_BODY_BYTES:
+            await self._upload_large(key, source)
+            return
+        size, budget = source.size_bytes, self._client().budget
+        await budget.take(size)
+        try:
+            data = await asyncio.get_running_loop().run_in_executor(None, source.read, size)
+            source.finish()
+            await self._ask("upload to", key, lambda: self._send(self._path(key), data), size)
+        finally:
+            budget.give(size)
+        source.watch.arrived(size)
+
+    async def _upload_large(self, key: str, source: Source) -> None:
+        def ask(call: Callable[[], Awaitable[None]], size: int) -> Awaitable[None]:
+            return self._ask("upload to", key, call, size)
+
+        budget = self._client().budget
+        try:
+            way = self._large(self._path(key), source.size_bytes)
+            await large.send_all(way, source, budget=budget, ask=ask, anew=False)
+        except StorageError as error:
+            if not retry.is_upload_lost(error):
+                raise
+            # Another upload of this key has ended meanwhile, and took the parts with it.
+            source.rewind()
+            way = self._large(self._path(key), source.size_bytes)
+            await large.send_all(way, source, budget=budget, ask=ask, anew=True)
+
+    async def _send(self, path: str, data: bytes) -> None:
+        """Write an object in one request."""
+        kind = mimetypes.guess_type(path)[0] or _UNKNOWN_TYPE
+        await self.store._pipe_file(path, data, **self._type_option(kind))
 
     async def _put_absent(self, key: str, data: bytes) -> bool:
         path = self._path(key)

@@ -7,21 +7,28 @@ without jitter. Requests are exactly those that a verb needs: no HEAD before a G
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import mimetypes
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 from runlake._lazy import need
 from runlake.errors import StorageError
-from runlake.storage.filesystem import Entry
+from runlake.storage import retry
+from runlake.storage.filesystem import Entry, Leftover, Leftovers
+from runlake.storage.large import Large, part_bytes
 from runlake.storage.objectfs import ObjectFilesystem, Page, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["AzureFilesystem", "GcsFilesystem", "Place", "S3Filesystem"]
 
 _COPY_LOOK_S: Final = 0.2
+_NOT_IMPLEMENTED: Final = 501
 _LARGEST_COPY: Final = 5 * 2**30
 _LARGEST_STREAM: Final = 100 * 2**20
 
@@ -63,12 +70,141 @@ class S3Filesystem(ObjectFilesystem):
             refused = error.get("Code") in {"AccessDenied", "AllAccessDisabled"}
             raise (PermissionError if refused else OSError)(message)
 
+    def leftovers(self) -> Leftovers:
+        """Return uploads that have not ended; what there is of each is asked for."""
+        return self._run(self._leftovers)
+
+    def sweep(self, leftovers: Iterable[Leftover]) -> None:
+        """End uploads without an object; their parts go."""
+        for leftover in leftovers:
+            self._run(self._abort, leftover)
+
+    async def _leftovers(self) -> Leftovers:
+        found: Leftovers = []
+        try:
+            uploads = await self._ask("list", "", lambda: _s3_uploads(self, self._base))
+        except StorageError as error:
+            # Not everybody may ask for uploads, and not every store can tell them.
+            if retry.is_permanent(error) or retry.status(error) == _NOT_IMPLEMENTED:
+                return []
+            raise
+        for upload in uploads:
+            key, token = upload["Key"], upload["UploadId"]
+            try:
+                parts = await self._ask("read", key, partial(_s3_parts, self, key, token))
+            except FileNotFoundError:
+                continue
+            times = [_time_us(each["LastModified"]) for each in parts.values()]
+            size = sum(each["Size"] for each in parts.values())
+            time_us = max([_time_us(upload["Initiated"]), *times])
+            found.append(Leftover(key[len(self._base) :], size, time_us, token))
+        return found
+
+    async def _abort(self, leftover: Leftover) -> None:
+        asked = {"Key": self._base + leftover.key, "UploadId": leftover.token}
+
+        async def abort() -> None:
+            await self.store._call_s3("abort_multipart_upload", Bucket=self.bucket, **asked)
+
+        with suppress(FileNotFoundError):
+            await self._ask("delete", leftover.key, abort)
+
+    def _large(self, path: str, size: int) -> Large:
+        del size
+        return _S3Large(self, path.removeprefix(f"{self.bucket}/"))
+
+    def _type_option(self, kind: str) -> dict[str, Any]:
+        return {"ContentType": kind}
+
     async def _copy(self, source: str, target: str, size: int) -> None:
         """Copy in one request up to the size that S3 allows; s3fs would ask for it first."""
         if size <= _LARGEST_COPY:
             await self.store._copy_basic(source, target)
         else:
             await super()._copy(source, target, size)
+
+
+@final
+class _S3Large(Large):
+    """A multipart upload; the newest that has not ended is gone on with."""
+
+    def __init__(self, fs: S3Filesystem, key: str) -> None:
+        self._fs, self._upload = fs, {"Bucket": fs.bucket, "Key": key}
+        self._there: dict[int, dict[str, Any]] = {}
+        self._tags: dict[int, str] = {}
+
+    async def begin(self, *, anew: bool) -> None:
+        key = self._upload["Key"]
+        if not anew and await self._go_on(key):
+            return
+        kind = mimetypes.guess_type(key)[0]
+        about = {} if kind is None else {"ContentType": kind}
+        call = self._fs.store._call_s3
+        answer = await call("create_multipart_upload", **self._upload, **about)
+        self._upload["UploadId"] = answer["UploadId"]
+
+    async def _go_on(self, key: str) -> bool:
+        """Take the newest upload of this key that has not ended; False if there is none."""
+        try:
+            uploads = [each for each in await _s3_uploads(self._fs, key) if each["Key"] == key]
+            if not uploads:
+                return False
+            newest = max(uploads, key=lambda each: each["Initiated"])["UploadId"]
+            self._there = await _s3_parts(self._fs, key, newest)
+        except OSError as error:
+            # Not everybody who may write may ask for uploads, and not every store can tell them.
+            if retry.is_permanent(error) or retry.status(error) == _NOT_IMPLEMENTED:
+                return False
+            raise
+        self._upload["UploadId"] = newest
+        return True
+
+    def has(self, number: int, data: bytes, mark: str) -> bool:
+        del mark
+        part = self._there.get(number)
+        if part is None or part["Size"] != len(data):
+            return False
+        # Of a store that encrypts with its own keys the tag is another, and the part goes again.
+        if part["ETag"].strip('"') != hashlib.md5(data, usedforsecurity=False).hexdigest():
+            return False
+        self._tags[number] = part["ETag"]
+        return True
+
+    async def send(self, number: int, data: bytes, mark: str) -> None:
+        del mark
+        call = self._fs.store._call_s3
+        answer = await call("upload_part", **self._upload, PartNumber=number, Body=data)
+        self._tags[number] = answer["ETag"]
+
+    async def end(self) -> None:
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(self._tags.items())]
+        call = self._fs.store._call_s3
+        await call("complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts})
+
+
+async def _s3_uploads(fs: S3Filesystem, prefix: str) -> list[dict[str, Any]]:
+    """Return the multipart uploads below a prefix that have not ended."""
+    asked = {"Bucket": fs.bucket, "Prefix": prefix}
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await fs.store._call_s3("list_multipart_uploads", **asked)
+        found += answer.get("Uploads", ())
+        if not answer.get("IsTruncated"):
+            return found
+        asked["KeyMarker"] = answer["NextKeyMarker"]
+        asked["UploadIdMarker"] = answer["NextUploadIdMarker"]
+
+
+async def _s3_parts(fs: S3Filesystem, key: str, upload: str) -> dict[int, dict[str, Any]]:
+    """Return the parts of an upload by number."""
+    asked: dict[str, Any] = {"Bucket": fs.bucket, "Key": key, "UploadId": upload}
+    found: dict[int, dict[str, Any]] = {}
+    while True:
+        answer = await fs.store._call_s3("list_parts", **asked)
+        found |= {part["PartNumber"]: part for part in answer.get("Parts", ())}
+        if not answer.get("IsTruncated"):
+            return found
+        asked["PartNumberMarker"] = answer["NextPartNumberMarker"]
 
 
 @final
@@ -102,12 +238,49 @@ class GcsFilesystem(ObjectFilesystem):
     async def _remove(self, keys: Sequence[str]) -> None:
         await self.store._rm_file(f"{self.bucket}/{keys[0]}")
 
+    def _large(self, path: str, size: int) -> Large:
+        return _GcsLarge(self, path.removeprefix(f"{self.bucket}/"), size)
+
+    def _type_option(self, kind: str) -> dict[str, Any]:
+        return {"content_type": kind}
+
     async def _fetch(self, path: str, file: str, size: int) -> None:
         """Stream in one request up to a size; gcsfs would ask twice for it first."""
         if size <= _LARGEST_STREAM:
             await self.store._get_file_request(path, file)
         else:
             await super()._fetch(path, file, size)
+
+
+@final
+class _GcsLarge(Large):
+    """A resumable upload. Only who began it knows its address, so the next one begins anew."""
+
+    is_in_order = True
+
+    def __init__(self, fs: GcsFilesystem, key: str, size: int) -> None:
+        self._fs, self._key, self._size, self._address = fs, key, size, ""
+        self._kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+
+    async def begin(self, *, anew: bool) -> None:
+        del anew
+        gcs = need("gcsfs", extra="gcs").core
+        self._address = await gcs.initiate_upload(
+            self._fs.store, self._fs.bucket, self._key, self._kind
+        )
+
+    def has(self, number: int, data: bytes, mark: str) -> bool:
+        del number, data, mark
+        return False
+
+    async def send(self, number: int, data: bytes, mark: str) -> None:
+        del mark
+        size, start = self._size, (number - 1) * part_bytes(self._size)
+        gcs = need("gcsfs", extra="gcs").core
+        await gcs.upload_chunk(self._fs.store, self._address, data, start, size, self._kind)
+
+    async def end(self) -> None:
+        """Do nothing: the last part has ended it."""
 
 
 @final
@@ -150,6 +323,13 @@ class AzureFilesystem(ObjectFilesystem):
     async def _remove(self, keys: Sequence[str]) -> None:
         await self.store._rm_file(f"{self.bucket}/{keys[0]}")
 
+    def _large(self, path: str, size: int) -> Large:
+        del size
+        return _AzureLarge(self, path.removeprefix(f"{self.bucket}/"))
+
+    def _type_option(self, kind: str) -> dict[str, Any]:
+        return {"content_settings": {"content_type": kind}}
+
     async def _copy(self, source: str, target: str, size: int) -> None:
         """Copy, and wait: Azure only begins a copy, and large ones take their time."""
         await super()._copy(source, target, size)
@@ -162,6 +342,41 @@ class AzureFilesystem(ObjectFilesystem):
         if state not in {"success", None}:
             message = f"the copy ended as {state!r}"
             raise StorageError(message, url=self.url)
+
+
+@final
+class _AzureLarge(Large):
+    """Blocks under names that say what is in them; Azure forgets them after a week."""
+
+    def __init__(self, fs: AzureFilesystem, key: str) -> None:
+        self._blob = fs.store.service_client.get_blob_client(fs.bucket, key)
+        self._kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+        self._there: set[str] = set()
+        self._names: dict[int, str] = {}
+
+    async def begin(self, *, anew: bool) -> None:
+        if anew:
+            return
+        missing = need("azure.core.exceptions", extra="azure").ResourceNotFoundError
+        with suppress(missing):
+            _, waiting = await self._blob.get_block_list("uncommitted")
+            self._there = {block.id for block in waiting}
+
+    def has(self, number: int, data: bytes, mark: str) -> bool:
+        del data
+        self._names[number] = f"{number:05d}-{mark[:40]}"
+        return self._names[number] in self._there
+
+    async def send(self, number: int, data: bytes, mark: str) -> None:
+        del mark
+        await self._blob.stage_block(self._names[number], data, length=len(data))
+
+    async def end(self) -> None:
+        blob = need("azure.storage.blob", extra="azure")
+        blocks = [blob.BlobBlock(name) for _, name in sorted(self._names.items())]
+        settings = blob.ContentSettings(content_type=self._kind)
+        about = {"is_directory": "false"}  # as adlfs writes it
+        await self._blob.commit_block_list(blocks, content_settings=settings, metadata=about)
 
 
 def _time_us(time: datetime) -> int:

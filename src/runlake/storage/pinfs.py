@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from runlake.storage.cache import Cache
     from runlake.storage.rowobject import RowObject
+    from runlake.storage.source import Watch
 
 # A writer replaces its tail and, when it closes, sealed segments below this; a tail is sealed
 # before it is so large (docs/spec/v1.md, "Close and merge"). Compaction replaces the others.
@@ -146,7 +147,7 @@ class PinnedFilesystem(Filesystem):
         """Refuse."""
         self._refuse()
 
-    def upload(self, key: str, file: Path) -> None:  # noqa: ARG002 - refused
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:  # noqa: ARG002 - so
         """Refuse."""
         self._refuse()
 

@@ -28,6 +28,8 @@ from runlake.storage.filesystem import (
     Entries,
     Entry,
     Filesystem,
+    Leftover,
+    Leftovers,
     Range,
     check_data,
     check_key,
@@ -35,6 +37,7 @@ from runlake.storage.filesystem import (
     failed,
     missing,
 )
+from runlake.storage.source import FileChangedError, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     import fsspec
 
     from runlake.settings import Settings
+    from runlake.storage.source import Watch
 else:
     fsspec = lazy("fsspec")
 
@@ -84,6 +88,16 @@ class PlainFilesystem(Filesystem):
         """Return all objects whose key starts with `prefix`, sorted by key."""
         folder = check_prefix(prefix).rpartition("/")[0]
 
+        entries = [
+            entry
+            for entry in self._find(folder)
+            if entry.key.startswith(prefix) and not _is_temporary(entry.key)
+        ]
+        return sorted(entries, key=lambda entry: entry.key)
+
+    def _find(self, folder: str) -> Entries:
+        """Return all files below a folder, hidden ones too."""
+
         def find() -> dict[str, dict[str, Any]]:
             store, root = self._store()
             store.invalidate_cache()
@@ -91,16 +105,14 @@ class PlainFilesystem(Filesystem):
             return found
 
         try:
-            found = self._ask("list", prefix, find)
+            found = self._ask("list", folder, find)
         except FileNotFoundError:
             return []
         skip = len(self._store()[1]) + 1
-        entries = [
+        return [
             Entry(path[skip:], int(facts.get("size") or 0), _time_us(facts))
             for path, facts in found.items()
-            if path[skip:].startswith(prefix) and not _is_temporary(path)
         ]
-        return sorted(entries, key=lambda entry: entry.key)
 
     def get(self, key: str) -> bytes:
         """Return a whole object; `FileNotFoundError` if it is not there."""
@@ -124,11 +136,17 @@ class PlainFilesystem(Filesystem):
             self._ask("create", key, lambda: self._rename_in(key, data))
         return self.get(key) == data
 
-    def upload(self, key: str, file: Path) -> None:
-        """Stream a local file to a hidden name, then rename it; it may be empty."""
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
+        """Stream a local file to a hidden name, then rename it; it may be empty.
+
+        The file is read twice, because these libraries read it by themselves.
+        """
         check_key(key)
-        file.stat()
-        self._ask("upload to", key, lambda: self._rename_in(key, file))
+        with Source(file, watch) as source:
+            for _ in source.chunks():
+                pass
+            self._ask("upload to", key, lambda: self._rename_in(key, (file, source)))
+            source.watch.arrived(source.size_bytes)
 
     def download(self, key: str, file: Path) -> None:
         """Stream an object to a local file, which appears whole."""
@@ -153,6 +171,15 @@ class PlainFilesystem(Filesystem):
             path = self._path(key)
             with suppress(FileNotFoundError):
                 self._ask("delete", key, partial(self._remove, path))
+
+    def leftovers(self) -> Leftovers:
+        """Return the hidden files of writers that died."""
+        found = [entry for entry in self._find("") if _is_temporary(entry.key)]
+        return sorted(Leftover(each.key, each.size_bytes, each.time_us) for each in found)
+
+    def sweep(self, leftovers: Iterable[Leftover]) -> None:
+        """Delete hidden files; those that are gone are fine."""
+        self.delete_many([leftover.key for leftover in leftovers])
 
     def now_us(self) -> int:
         """Return this host's clock: nothing better is known of every such filesystem."""
@@ -182,7 +209,7 @@ class PlainFilesystem(Filesystem):
     def _remove(self, path: str) -> None:
         self._store()[0].rm_file(path)
 
-    def _rename_in(self, key: str, content: bytes | Path) -> None:
+    def _rename_in(self, key: str, content: bytes | tuple[Path, Source]) -> None:
         path = self._path(key)
         store = self._store()[0]
         folder = path.rpartition("/")[0]
@@ -192,7 +219,8 @@ class PlainFilesystem(Filesystem):
             if isinstance(content, bytes):
                 store.pipe_file(temporary, content)
             else:
-                store.put_file(str(content), temporary)
+                store.put_file(str(content[0]), temporary)
+                content[1].finish()
             try:
                 store.mv(temporary, path)
             except OSError:
@@ -212,6 +240,8 @@ class PlainFilesystem(Filesystem):
             try:
                 with self._turn:
                     return call()
+            except FileChangedError:
+                raise
             except Exception as error:
                 if isinstance(error, ABSENT) and operation in READS:
                     raise missing(self.url, key) from error

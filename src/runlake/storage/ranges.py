@@ -18,6 +18,7 @@ from runlake._lazy import lazy
 from runlake.errors import FormatError
 from runlake.storage import arrays
 from runlake.storage.filesystem import Range
+from runlake.storage.table_files import statistics_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -134,11 +135,20 @@ def plan(footer: pq.FileMetaData, wanted: Wanted, shape: Shape = SEGMENT) -> lis
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         texts, numbers = ({name: group.column(places[name]) for name in names} for names in shape)
-        if all(wanted.may_hold(name, chunk.statistics) for name, chunk in texts.items()):
+        told = ((name, _statistics(footer, number, places[name])) for name in texts)
+        if all(wanted.may_hold(name, statistics) for name, statistics in told):
             spans = _span(texts.values()), _span(numbers.values())
             groups.append(Group(number, first_row, group.num_rows, *spans))
         first_row += group.num_rows
     return groups
+
+
+def _statistics(footer: pq.FileMetaData, group: int, place: int) -> Any:  # noqa: ANN401 - pyarrow's own
+    """Return what a footer says of a column's values; of a damaged one, which fails when read."""
+    try:
+        return statistics_of(footer, group, place)
+    except ValueError:
+        return None
 
 
 def stretches(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

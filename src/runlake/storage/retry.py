@@ -19,6 +19,7 @@ _CLIENT_ERRORS: Final = range(400, 500)
 _PASSING_STATUS: Final = {408, 409, 412, 425, 429}
 _PASSING_CODES: Final = {"RequestTimeout", "IncompleteBody", "BadDigest", "SlowDown"}
 _NO_BUCKET_CODES: Final = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
+_LOST_CODES: Final = {"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "InvalidBlockList"}
 _REFUSALS: Final = (PermissionError, ValueError, TypeError, LookupError, ImportError)
 _REFUSAL_NAMES: Final = {
     "ClientAuthenticationError",  # azure
@@ -74,6 +75,11 @@ def status(error: BaseException) -> int | None:
 def is_bucket_missing(error: BaseException) -> bool:
     """Tell whether the store said that the bucket itself is not there."""
     return any(code in _NO_BUCKET_CODES for _, code in _answers(error))
+
+
+def is_upload_lost(error: BaseException) -> bool:
+    """Tell whether parts that were sent are gone: another has ended or swept the upload."""
+    return any(code in _LOST_CODES for _, code in _answers(error))
 
 
 def is_permanent(error: BaseException) -> bool:

@@ -301,7 +301,7 @@ def read_groups(
         ) as opened:
             owner = opened.schema_arrow.names.index(table.owner)
             for place in range(opened.num_row_groups):
-                said: Any = opened.metadata.row_group(place).column(owner).statistics
+                said = statistics_of(opened.metadata, place, owner)
                 if between is None or _reaches(said, *between):
                     yield opened.read_row_group(place, columns=wanted.names).cast(wanted)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -330,7 +330,7 @@ def values_among(file: Path, column: str, wanted: Collection[str], *, key: str) 
         with pq.ParquetFile(file, read_dictionary=[column], pre_buffer=False) as opened:
             place = opened.schema_arrow.names.index(column)
             for group in range(opened.num_row_groups):
-                said = opened.metadata.row_group(group).column(place).statistics
+                said = statistics_of(opened.metadata, group, place)
                 if said is not None and said.has_min_max and not _meets(said, wanted):
                     continue
                 for chunk in opened.read_row_group(group, columns=[column])[column].chunks:
@@ -342,6 +342,25 @@ def values_among(file: Path, column: str, wanted: Collection[str], *, key: str) 
         message = f"{key}: the column {column} cannot be read: {error}"
         raise FormatError(message) from error
     return found
+
+
+def statistics_of(found: pq.FileMetaData, group: int, place: int) -> Any:  # noqa: ANN401 - of the column's type
+    """Return what a footer says of the values of a column in a row group; None: nothing.
+
+    Args:
+        found: the footer.
+        group: which row group, from 0.
+        place: which column, from 0.
+
+    Raises:
+        ValueError: it is damaged: to ask for statistics of another type would end the process.
+    """
+    chunk = found.row_group(group).column(place)
+    said, right = chunk.physical_type, found.schema.column(place).physical_type
+    if said != right:
+        message = f"column {place} of row group {group} is said to be {said}, it is {right}"
+        raise ValueError(message)
+    return chunk.statistics
 
 
 def _reaches(statistics: Any, least: str, greatest: str) -> bool:  # noqa: ANN401 - pyarrow's own

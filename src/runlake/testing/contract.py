@@ -13,12 +13,14 @@ class TestMyFilesystem(StorageContract):
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from runlake.errors import InvalidInputError
+from runlake.errors import InvalidInputError, StateError
 from runlake.storage.fs import Range
+from runlake.storage.source import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,6 +230,39 @@ class StorageContract:
             assert (tmp_path / "new" / "down").read_bytes() == data
             assert filesystem.get("artifacts/0/r/f") == data
         assert [file.name for file in (tmp_path / "new").iterdir()] == ["down"]
+
+    def test_upload_tells_what_it_has_read_and_what_has_arrived(
+        self, filesystem: Filesystem, tmp_path: Path
+    ) -> None:
+        """The digest is that of the file, and every byte arrives once."""
+        for data in (b"", b"x", bytes(range(256)) * 10_000):
+            (tmp_path / "up").write_bytes(data)
+            arrived: list[int] = []
+            watch = Watch(arrived.append)
+            filesystem.upload("artifacts/0/r/f", tmp_path / "up", watch=watch)
+            assert watch.sha256 == hashlib.sha256(data).hexdigest()
+            assert (watch.size_bytes, sum(arrived)) == (len(data), len(data))
+        assert filesystem.leftovers() == []
+
+    def test_upload_of_a_file_that_changes_writes_nothing(
+        self, filesystem: Filesystem, tmp_path: Path
+    ) -> None:
+        """What is there stays; a mixture of two files would be neither."""
+        file = tmp_path / "up"
+        file.write_bytes(b"x" * _LARGE)
+        filesystem.put("artifacts/0/r/f", b"before")
+
+        class Meddling(Watch):
+            def read(self, data: bytes) -> None:
+                file.write_bytes(b"y" * (_LARGE + 1))
+                super().read(data)
+
+        def upload() -> None:
+            filesystem.upload("artifacts/0/r/f", file, watch=Meddling())
+
+        _raises(StateError, upload)
+        assert filesystem.get("artifacts/0/r/f") == b"before"
+        assert [entry.key for entry in filesystem.list("")] == ["artifacts/0/r/f"]
 
     def test_download_of_a_missing_key_leaves_no_file(
         self, filesystem: Filesystem, tmp_path: Path

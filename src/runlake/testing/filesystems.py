@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from runlake.storage.filesystem import Leftover, Leftovers
+    from runlake.storage.source import Watch
+
 T = TypeVar("T")
 Entries = list[Entry]
 Chunks = list[bytes]
 
 _PAGE: Final = 1000
-_WRITES: Final = frozenset({"put", "put_absent", "upload", "copy", "delete_many"})
+_WRITES: Final = frozenset({"put", "put_absent", "upload", "copy", "delete_many", "sweep"})
 
 
 class Call(NamedTuple):
@@ -86,10 +89,10 @@ class Wrapper(Filesystem):
         call = Call("put_absent", (key,), len(data))
         return self.around(call, lambda: self.inner.put_absent(key, data))
 
-    def upload(self, key: str, file: Path) -> None:
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
         """Copy a local file to a key."""
         call = Call("upload", (key,), file.stat().st_size)
-        self.around(call, lambda: self.inner.upload(key, file))
+        self.around(call, lambda: self.inner.upload(key, file, watch=watch))
 
     def download(self, key: str, file: Path) -> None:
         """Copy an object to a local file."""
@@ -108,6 +111,16 @@ class Wrapper(Filesystem):
         """Delete objects."""
         names = tuple(keys)
         self.around(Call("delete_many", names), lambda: self.inner.delete_many(names))
+
+    def leftovers(self) -> Leftovers:
+        """Return what interrupted uploads have left."""
+        return self.around(Call("leftovers", ()), self.inner.leftovers)
+
+    def sweep(self, leftovers: Iterable[Leftover]) -> None:
+        """Take leftovers away."""
+        found = tuple(leftovers)
+        call = Call("sweep", tuple(leftover.key for leftover in found))
+        self.around(call, lambda: self.inner.sweep(found))
 
     def now_us(self) -> int:
         """Return the store's clock."""

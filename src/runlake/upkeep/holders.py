@@ -17,7 +17,7 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError
 from runlake.storage import layout, segments
-from runlake.storage.table_files import WRITERS, values_among
+from runlake.storage.table_files import WRITERS, statistics_of, values_among
 from runlake.upkeep.ripe import has_ended, is_settled
 from runlake.upkeep.sources import local
 
@@ -337,17 +337,19 @@ def _tail(fs: Filesystem, name: SegmentName, entry: Entry, data: bytes) -> Tail:
     if size > len(data):
         (data,) = fs.get_ranges([entry.tail(size)])
     footer = segments.read_footer(data, key=entry.key)
-    return Tail(name, entry, footer, _bounds(data))
+    return Tail(name, entry, footer, _bounds(data, key=entry.key))
 
 
-def _bounds(data: bytes) -> tuple[str, str] | None:
+def _bounds(data: bytes, *, key: str) -> tuple[str, str] | None:
     """Return the least and greatest run id of a segment's rows; None where it has none."""
     found = pq.read_metadata(pa.BufferReader(data))
     names = [found.schema.column(place).name for place in range(found.num_columns)]
     place = names.index(schema.SEGMENT_COLUMNS[0][0])
-    said: list[Any] = [
-        found.row_group(group).column(place).statistics for group in range(found.num_row_groups)
-    ]
+    try:
+        said = [statistics_of(found, group, place) for group in range(found.num_row_groups)]
+    except ValueError as error:
+        message = f"{key}: the footer cannot be read: {error}"
+        raise FormatError(message) from error
     if any(each is None or not each.has_min_max for each in said):
         return "", "\U0010ffff"
     if not said:

@@ -29,6 +29,7 @@ from runlake.upkeep.commit import Change, Committer
 from runlake.upkeep.holders import Search
 from runlake.upkeep.homes import runs_at_home
 from runlake.upkeep.namings import namings
+from runlake.upkeep.registrations import registrations
 from runlake.upkeep.removal import Removal
 from runlake.upkeep.vacuum import vacuum
 from runlake.upkeep.work import Limits
@@ -46,6 +47,7 @@ WRITER: Final = "writer"
 OBJECT: Final = "object"
 ARTIFACTS: Final = "artifacts"
 NAME: Final = "name"
+MODEL: Final = "model"
 QUARANTINE: Final = "quarantine"
 PROJECTION: Final = "projection"
 
@@ -67,7 +69,8 @@ class Left(NamedTuple):
     Attributes:
         kind: `writer` (it is open, or has segments that cannot be taken in), `object` (it
             cannot be read), `artifacts` (outside the lake), `name` (a claim of a name, which
-            is never deleted), `quarantine` or `projection`.
+            is never deleted), `model` (a version that was made from a run, and now points at
+            nothing), `quarantine` or `projection`.
         place: a writer with its host, a key, or a URL.
         reason: why, and what to do.
     """
@@ -254,7 +257,7 @@ class _Purge:
             newest = manifests.newest(self._fs, lake=self._lake)
             found = search.everywhere(newest)
             todo = set(found.by_partition())
-        left = [*_held(found), *self._elsewhere(ended, said, experiments)]
+        left = [*_held(found), *self._elsewhere(ended, said, experiments), *self._versions()]
         self._say(left=tuple(left))
         return self.done
 
@@ -330,6 +333,13 @@ class _Purge:
                     artifacts=self.done.artifacts + len(batch),
                     deleted_bytes=self.done.deleted_bytes + sum(e.size_bytes for e in batch),
                 )
+        # Parts of files whose upload was interrupted are their content too.
+        left = self._fs.leftovers()
+        self._fs.sweep(
+            each
+            for each in left
+            if each.key.startswith(root) and each.key.removeprefix(root).partition("/")[0] in gone
+        )
 
     def _say(self, **changed: object) -> None:
         self.done = replace(self.done, **changed)  # type: ignore[arg-type]
@@ -361,6 +371,19 @@ class _Purge:
         if any("/_delta_log/" in entry.key for entry in self._fs.list(layout.TABLES)):
             reason = "old versions of its log name the runs, and files that are gone"
             yield Left(PROJECTION, "tables/", reason)
+
+    def _versions(self) -> Iterator[Left]:
+        """Yield the versions of models that were made from what is gone."""
+        for _ in range(_TRIES):
+            try:
+                told = registrations(self._fs, self._snapshots.take([schema.RESERVED_PARTITION]))
+            except FileNotFoundError:  # replaced since it was listed
+                continue
+            reason = "points at files that are gone; `runlake models delete` takes it out of sight"
+            for each in told.standing():
+                if each.run_id in self.done.run_ids:
+                    yield Left(MODEL, each.key, f"{each.title} {reason}")
+            return
 
     def _claims(self, experiment_id: str, naming: Naming) -> Iterator[Left]:
         reason = "claims are never deleted; it holds the name, its first tags and who made it"

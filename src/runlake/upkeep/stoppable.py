@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from runlake.storage.filesystem import Chunks, Entries, Filesystem, Range
+from runlake.storage.filesystem import Chunks, Entries, Filesystem, Leftovers, Range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from runlake.storage.filesystem import Leftover
+    from runlake.storage.source import Watch
 
 
 @final
@@ -67,10 +70,10 @@ class StoppableFilesystem(Filesystem):
         with self._asking():
             return self._inner.put_absent(key, data)
 
-    def upload(self, key: str, file: Path) -> None:
+    def upload(self, key: str, file: Path, *, watch: Watch | None = None) -> None:
         """As inside."""
         with self._asking():
-            self._inner.upload(key, file)
+            self._inner.upload(key, file, watch=watch)
 
     def download(self, key: str, file: Path) -> None:
         """As inside."""
@@ -86,6 +89,16 @@ class StoppableFilesystem(Filesystem):
         """As inside."""
         with self._asking():
             self._inner.delete_many(keys)
+
+    def leftovers(self) -> Leftovers:
+        """As inside."""
+        with self._asking():
+            return self._inner.leftovers()
+
+    def sweep(self, leftovers: Iterable[Leftover]) -> None:
+        """As inside."""
+        with self._asking():
+            self._inner.sweep(leftovers)
 
     def now_us(self) -> int:
         """As inside."""

@@ -22,7 +22,7 @@ from runlake.upkeep import GRACE_S
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from runlake.storage.filesystem import Entry, Filesystem
+    from runlake.storage.filesystem import Entry, Filesystem, Leftovers
     from runlake.storage.layout import SegmentName
     from runlake.storage.manifest import Manifest
 
@@ -34,7 +34,10 @@ CONSUMED: Final = "consumed"
 SUPERSEDED: Final = "superseded"
 DROPPED: Final = "dropped"
 OLD: Final = "old"
+UPLOAD: Final = "upload"
 
+# So long an upload that was interrupted may be gone on with.
+_UPLOAD_GRACE_S: Final = 24 * 3600.0
 _END_OF_TIME_US: Final = 2**63 - 1
 _LAST_BYTES: Final = 8
 _BATCH: Final = 1000
@@ -48,8 +51,8 @@ class Removed:
         key: below the lake's root.
         size_bytes: its length.
         reason: `consumed` (a segment whose rows are compacted), `superseded` (a segment that
-            another covers), `dropped` (a compacted file that no manifest in force names) or
-            `old` (a manifest).
+            another covers), `dropped` (a compacted file that no manifest in force names),
+            `old` (a manifest) or `upload` (what an interrupted upload has left).
     """
 
     key: str
@@ -83,7 +86,7 @@ def vacuum(
     grace_s: float = GRACE_S,
     is_dry_run: bool = True,
 ) -> Vacuumed:
-    """Take away what no reader needs any more.
+    """Take away what no reader needs any more, and what interrupted uploads have left.
 
     Any number of these may work at once, beside writers, compactors and readers. A reader that
     has held a snapshot for longer than the grace may find an object gone, and says so.
@@ -94,6 +97,7 @@ def vacuum(
         experiment_id: one experiment and the manifests only; None for all.
         grace_s: how long what was replaced stays, in seconds of the store's clock; 0 for not
             at all, which is safe for the lake and may stop readers in the middle of an answer.
+            What an upload has left stays for a day at least, so that it can go on, but for 0.
         is_dry_run: say only what would go.
 
     Returns:
@@ -105,11 +109,23 @@ def vacuum(
             another lake's, or newer. Nothing was deleted.
     """
     found = _Vacuum(fs, lake, experiment_id, int(grace_s * 1e6)).find()
+    left = _leftovers(fs, grace_s) if experiment_id is None else []
     if not is_dry_run:
+        fs.sweep(left)
         keys = [removed.key for removed in found]
         for start in range(0, len(keys), _BATCH):
             fs.delete_many(keys[start : start + _BATCH])
+    found += [Removed(each.key, each.size_bytes, UPLOAD) for each in left]
     return Vacuumed(tuple(sorted(found, key=lambda removed: removed.key)), is_dry_run)
+
+
+def _leftovers(fs: Filesystem, grace_s: float) -> Leftovers:
+    """Return what uploads have left that nobody went on with for the grace."""
+    left = fs.leftovers()
+    if not left or grace_s <= 0:
+        return left
+    old_us = fs.now_us() - int(max(grace_s, _UPLOAD_GRACE_S) * 1e6)
+    return [each for each in left if each.time_us <= old_us]
 
 
 @final

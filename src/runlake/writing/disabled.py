@@ -44,6 +44,7 @@ class _Journal(Journal):
         rows: Iterable[tuple[str, str, str, float | None, str | None]],
         *,
         clock_us: int | None = None,
+        after_us: int = 0,
     ) -> bool:
         return True
 

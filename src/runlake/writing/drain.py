@@ -227,12 +227,12 @@ class Drain:
         writer_id = ids.new_writer_id(clock.now_us())
         lock = self._journals.own(writer_id, experiment_id, experiment_name)
         try:
-            journal = self._journals.open(lock)
+            journal = self._journals.open(lock, experiment_id=experiment_id)
         except OSError as error:
             self._journals.disk_failed(error)
             if lock is not None:
                 lock.release(remove=True)
-            lock, journal = None, self._journals.open(None)
+            lock, journal = None, self._journals.open(None, experiment_id=experiment_id)
         journal.on_page = self._wake.set
         lane = self._add(Writer(writer_id, experiment_id, experiment_name, journal), lock)
         self._current[experiment_id] = lane

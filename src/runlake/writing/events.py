@@ -55,6 +55,14 @@ class HybridClock:
         self.last_us = max(clock.now_us(), self.last_us + 1)
         return self.last_us
 
+    def raise_to(self, seen_us: int) -> None:
+        """Give only later times from now on; callers hold their journal's lock.
+
+        Args:
+            seen_us: the greatest clock that was read before something was decided.
+        """
+        self.last_us = max(self.last_us, seen_us)
+
 
 def event_line(number: int, event: Event) -> str:
     """Return the line of an event in its file."""

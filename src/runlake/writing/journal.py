@@ -185,12 +185,14 @@ class Journal:
         rows: Iterable[tuple[str, str, str, float | None, str | None]],
         *,
         clock_us: int | None = None,
+        after_us: int = 0,
     ) -> bool:
         """Append events in one write: all of them or none.
 
         Args:
             rows: run_id, kind, key, num, str of each.
             clock_us: their clock where they were said before; None means now.
+            after_us: a clock that theirs must be above.
 
         Returns:
             False if the journal is retired, or the disk refused (then it is retired now).
@@ -200,6 +202,7 @@ class Journal:
                 return False
             number = self._events_before + len(self._events)
             before = self._points
+            self._clock.raise_to(after_us)
             taken = [
                 Event(before, self._clock.tick() if clock_us is None else clock_us, *row)
                 for row in rows

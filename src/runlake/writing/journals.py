@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from runlake import clock
+from runlake import clock, schema
 from runlake.writing import places
 from runlake.writing.events import HybridClock
 from runlake.writing.journal import Journal
@@ -24,6 +24,8 @@ class Journals:
 
     Attributes:
         hybrid: the clock that all journals of the process share.
+        reserved: the clock of the reserved partition, which goes by what others wrote there: a
+            host whose clock is far ahead must not carry the times of runs with it.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -34,6 +36,7 @@ class Journals:
             settings: where journals lie, and how large one may grow.
         """
         self.hybrid = HybridClock()
+        self.reserved = HybridClock()
         self._url = url
         self._settings = settings
         self._place: places.Place | None = None
@@ -46,8 +49,12 @@ class Journals:
             self._place = places.choose(self._settings)
         return self._place
 
-    def open(self, lock: places.OwnerLock | None) -> Journal:
+    def open(self, lock: places.OwnerLock | None, *, experiment_id: str = "") -> Journal:
         """Return an empty journal in the folder of a lock, in memory where there is none.
+
+        Args:
+            lock: of the folder.
+            experiment_id: whose rows it will hold.
 
         Raises:
             OSError: the disk refuses.
@@ -55,7 +62,7 @@ class Journals:
         limit = self._settings.journal_limit_bytes
         return Journal(
             None if lock is None else lock.folder,
-            self.hybrid,
+            self.reserved if experiment_id == schema.RESERVED_PARTITION else self.hybrid,
             mapped=self.place.mapped,
             limit_bytes=limit if lock is not None else min(limit, _MEMORY_JOURNAL_BYTES),
         )

@@ -22,13 +22,14 @@ from runlake import clock
 from runlake.upkeep import automatic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 
 class Endable(Protocol):
     """A run."""
 
-    def finish_with(self, error: BaseException | None) -> None:
+    def _finish_with(self, error: BaseException | None) -> None:
         """End as the process ends."""
 
 
@@ -53,6 +54,7 @@ class _Process:
         self.pid = os.getpid()
         self.runs: dict[int, Endable] = {}
         self.drains: dict[int, Closable] = {}
+        self.late: dict[Callable[[bool], None], None] = {}
         self.terminated: Terminated | None = None
         self.is_registered = False
 
@@ -74,6 +76,15 @@ def forget_run(run: Endable) -> None:
 def watch_drain(drain: Closable) -> None:
     """Close a drain at the end of the process."""
     _here().drains[id(drain)] = drain
+
+
+def watch_late(call: Callable[[bool], None]) -> None:
+    """Call something at the end of the process, when runs have ended and before drains close.
+
+    Args:
+        call: told whether there is little time, because the process was told to end.
+    """
+    _here().late[call] = None
 
 
 def _here() -> _Process:
@@ -99,7 +110,10 @@ def end() -> None:
     error = here.terminated or _unhandled()
     while here.runs:
         _, run = here.runs.popitem()
-        run.finish_with(error)
+        run._finish_with(error)  # noqa: SLF001 - a run says so to nobody else
+    while here.late:
+        call, _ = here.late.popitem()
+        call(here.terminated is not None)
     drains = list(here.drains.values())
     here.drains.clear()
     # All end at once, so that a process with many lakes waits for the slowest, not for the sum.

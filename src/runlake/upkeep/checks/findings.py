@@ -28,6 +28,8 @@ PURGED: Final = "purged"
 """A file still holds rows of a run that was purged."""
 ARTIFACT: Final = "artifact"
 """An artifact is not what the log says of it."""
+MODEL: Final = "model"
+"""A version of a registered model points at files that are gone."""
 UNKNOWN: Final = "unknown"
 """No file of a lake has such a name."""
 # These are no faults.
@@ -36,12 +38,14 @@ SUPERSEDED: Final = "superseded"
 CONSUMED: Final = "consumed"
 ORPHAN: Final = "orphan"
 LEFTOVER: Final = "leftover"
+UNTRACED: Final = "untraced"
+"""A claim of a model or version of which no event tells yet."""
 QUARANTINED: Final = "quarantined"
 # What a repair does; `quarantined` is one of these as well.
 REBUILT: Final = "rebuilt"
 LOST: Final = "lost"
 REFUSED: Final = "refused"
-NOTES: Final = frozenset({NEWER, SUPERSEDED, CONSUMED, ORPHAN, LEFTOVER, QUARANTINED})
+NOTES: Final = frozenset({NEWER, SUPERSEDED, CONSUMED, ORPHAN, LEFTOVER, UNTRACED, QUARANTINED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,9 @@ class Finding:
     Attributes:
         key: the file, below the lake's root; or the prefix of several.
         kind: a code. Faults are `damaged`, `foreign`, `missing`, `hole`, `count`, `state`,
-            `history`, `purged`, `artifact` and `unknown`. None are `newer` (another version
-            must check it), `superseded`, `consumed` and `orphan` (vacuum may take it),
-            `leftover` and `quarantined`.
+            `history`, `purged`, `artifact`, `model` and `unknown`. None are `newer` (another
+            version must check it), `superseded`, `consumed` and `orphan` (vacuum may take it),
+            `leftover`, `untraced` and `quarantined`.
         detail: a sentence for people.
     """
 

@@ -62,6 +62,7 @@ class Artifact:
     seq: int
     size_bytes: int
     sha256: str
+    is_deleted: bool = False
 
 
 @final
@@ -83,11 +84,12 @@ class ArtifactBook:
         listed = rows.select(["run_id", "key", "timestamp", "num", "str"])
         listed = listed.set_column(2, "timestamp", listed["timestamp"].cast(pa.int64()))
         for row, writer, seq in zip(listed.to_pylist(), writers, seqs, strict=True):
-            if row["num"] is None or not row["key"]:
+            is_deleted = row["str"] is None
+            if not row["key"] or (row["num"] is None and not is_deleted):
                 continue
             key = layout.artifacts(experiment_id, row["run_id"]) + row["key"]
-            digest = _sha256(row["str"])
-            said = Artifact(row["timestamp"], writer, int(seq), int(row["num"]), digest)
+            size, digest = int(row["num"] or 0), _sha256(row["str"])
+            said = Artifact(row["timestamp"], writer, int(seq), size, digest, is_deleted)
             known = self.files.get(key)
             if known is None or (known.clock, known.writer, known.seq) < (
                 said.clock,

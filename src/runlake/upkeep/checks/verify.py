@@ -6,7 +6,7 @@ say of writers and runs is made again of their rows. The normative text is `docs
 
 Requests: one listing of everything; one GET for each manifest, claim and segment (segments in
 parallel, 64 MB at once); one download for each table file in force; 64 KiB of each that no
-manifest names; with `artifacts` one download for each artifact. Memory is bounded by a row
+manifest names; with `artifacts` the ranges of each artifact, 4 MiB each. Memory is bounded by a row
 group of each file that overlaps others, and by what is said of one run.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from runlake.errors import FormatError, NewerFormatError
-from runlake.storage import layout, manifest, manifests
+from runlake.storage import flow, layout, manifest, manifests
 from runlake.storage.manifest import NOTHING_CONSUMED, Manifest
 from runlake.storage.snapshot import Stream, choose
 from runlake.storage.table_files import TABLES
@@ -42,11 +42,12 @@ from runlake.upkeep.checks.findings import (
 )
 from runlake.upkeep.checks.history_check import check_claims, read_history
 from runlake.upkeep.checks.orphans import QUARANTINE, read_footers
+from runlake.upkeep.checks.registry_check import RegistryCheck
 from runlake.upkeep.checks.state_check import ArtifactBook, StateCheck
 from runlake.upkeep.checks.table_check import TableReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from runlake.storage.filesystem import Entry, Filesystem
     from runlake.storage.table_files import TableHeader
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 _THREADS: Final = 4
 _TRIES: Final = 5
-_CHUNK_BYTES: Final = 1 << 20
+_RUN_PARTS: Final = 3  # artifacts/<experiment>/<run>
 
 
 def verify(
@@ -138,6 +139,8 @@ class Check:
         log_check.check_streams(found, self._watermark, self.book)
         self._check_orphans(found)
         self._check_artifacts(is_deep=artifacts)
+        purged = frozenset[str]() if self.base is None else self.base.purged
+        RegistryCheck(self.fs, self.entries, self.book).check(self.lake, purged, self._artifacts)
         self._check_unknown({segment.entry.key for segment in found})
         return Report(
             lake=self.lake,
@@ -283,8 +286,10 @@ class Check:
     def _check_artifacts(self, *, is_deep: bool) -> None:
         """Check that artifacts are there and have the size, and the content, that was logged."""
         purged = frozenset[str]() if self.base is None else self.base.purged
+        if is_deep:
+            self._check_unlogged(purged)
         for key, said in sorted(self._artifacts.files.items()):
-            if key.split("/")[2] in purged:
+            if key.split("/")[2] in purged or said.is_deleted:
                 continue
             entry = self.entries.get(key)
             if entry is None and is_deep:
@@ -295,20 +300,30 @@ class Check:
             elif entry.size_bytes != said.size_bytes:
                 detail = f"it has {entry.size_bytes} bytes, {said.size_bytes} were logged"
                 self.book.say(key, ARTIFACT, detail)
-            elif is_deep and said.sha256 and self._sha256(key) != said.sha256:
+            elif is_deep and said.sha256 and self._sha256(entry) != said.sha256:
                 self.book.say(key, ARTIFACT, "its content is not what was logged")
 
-    def _sha256(self, key: str) -> str:
+    def _check_unlogged(self, purged: Collection[str]) -> None:
+        """Note artifacts that no event speaks of, or whose latest event says that they are gone."""
+        for key in self.entries:
+            parts = key.split("/")
+            if not key.startswith(layout.ARTIFACTS) or len(parts) <= _RUN_PARTS:
+                continue
+            said = self._artifacts.files.get(key)
+            if parts[2] in purged or (said is not None and not said.is_deleted):
+                continue
+            detail = "it was deleted, and its bytes are still there; `runlake artifacts rm` again"
+            if said is None:
+                detail = "no event speaks of it: its writer is at work, or died before it said so"
+            self.book.say(key, ORPHAN, detail)
+
+    def _sha256(self, entry: Entry) -> str:
         digest = hashlib.sha256()
-        with tempfile.TemporaryDirectory(prefix="runlake-") as folder:
-            copy = Path(folder) / "artifact"
-            try:
-                self.fs.download(key, copy)
-            except FileNotFoundError:
-                return ""
-            with copy.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    digest.update(chunk)
+        try:
+            for piece in flow.pieces(self.fs, entry.key, size=entry.size_bytes):
+                digest.update(piece)
+        except FileNotFoundError:
+            return ""
         return digest.hexdigest()
 
     def _check_unknown(self, known: set[str]) -> None:
@@ -327,6 +342,8 @@ class Check:
                 or _is_table(key)
                 or layout.parse_manifest(key) is not None
                 or layout.parse_claim(key) is not None
+                or layout.parse_model_claim(key) is not None
+                or layout.parse_version_claim(key) is not None
             ):
                 detail = "no file of a lake has such a name; readers pass it over"
                 self.book.say(key, UNKNOWN, detail)

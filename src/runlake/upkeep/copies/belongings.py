@@ -46,10 +46,12 @@ class Said(NamedTuple):
     Attributes:
         place: its clock, writer and number, by which the latest is told.
         digest: SHA-256 of the file, in hex; "" if it says none.
+        is_deleted: it says that the file was deleted.
     """
 
     place: tuple[int, str, int]
     digest: str
+    is_deleted: bool = False
 
 
 class Side(NamedTuple):
@@ -98,7 +100,7 @@ class Belongings:
         self._source, self._target, self._experiment_id = source, target, experiment_id
 
     def bring(self, run_ids: Collection[str]) -> Brought:
-        """Bring what the target has not, or has an older one of.
+        """Bring what the target has not, or has an older one of; delete what was deleted.
 
         Args:
             run_ids: the runs.
@@ -112,11 +114,14 @@ class Belongings:
             FormatError: a compacted file or a segment is damaged.
         """
         there = self._listed(self._source.fs, run_ids)
-        if not there:
-            return Brought()
         here = self._listed(self._target.fs, run_ids)
+        if not there and not here:
+            return Brought()
         said = self._said(self._source, run_ids)
-        known = self._said(self._target, run_ids) if here else {}
+        known = self._said(self._target, run_ids)
+        self._target.fs.delete_many(
+            [key for key in here if _is_gone(said.get(key), known.get(key))]
+        )
         wanted = [
             (entry, said.get(key))
             for key, entry in there.items()
@@ -169,7 +174,7 @@ class Belongings:
         found: dict[str, Said] = {}
         for run_id, path, text, place in _events(side, self._experiment_id, run_ids):
             key = layout.artifacts(self._experiment_id, run_id) + path
-            said = Said(place, _sha256(text))
+            said = Said(place, _sha256(text), text is None)
             found[key] = max(found.get(key, said), said)
         return found
 
@@ -183,6 +188,8 @@ def _is_wanted(entry: Entry, here: Entry | None, said: Said | None, known: Said 
         said: what the source says of it.
         known: what the target says.
     """
+    if _is_gone(said, known) or _is_gone(known, said):
+        return False
     if here is None:
         return True
     if said is not None and known is not None:
@@ -193,6 +200,11 @@ def _is_wanted(entry: Entry, here: Entry | None, said: Said | None, known: Said 
     if known is not None:
         return False
     return said is not None or here.size_bytes != entry.size_bytes
+
+
+def _is_gone(said: Said | None, other: Said | None) -> bool:
+    """Tell whether one lake says last that a file was deleted."""
+    return said is not None and said.is_deleted and (other is None or said.place >= other.place)
 
 
 def _events(

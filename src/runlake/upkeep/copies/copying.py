@@ -156,8 +156,9 @@ class _Copy:
         """Copy experiments, their names, and their runs."""
         plan = self._plan(run_ids, experiment_ids)
         reserved = schema.RESERVED_PARTITION
-        told = None if run_ids is None and experiment_ids is None else frozenset(plan)
-        self._copy(reserved, told, progress)
+        # Not registered models: what they and their versions are is said by claims of numbers
+        # and names, which the target gives out itself.
+        self._copy(reserved, frozenset(plan), progress)
         self._claim(plan)
         for experiment_id, wanted in plan.items():
             if experiment_id in self._target.snapshots.take([reserved]).manifest.purged:

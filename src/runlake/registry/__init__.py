@@ -1,0 +1,1 @@
+"""The model registry: models and versions under names, agreed on by many hosts without a server."""
