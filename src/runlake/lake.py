@@ -465,7 +465,8 @@ class Lake(Questions):
 
         Both lakes may be in use meanwhile. What is there already is left out, what has grown is
         brought up to date, so that the same call goes on where it was ended, and may be made
-        again every night. Runs keep their ids.
+        again every night. Runs keep their ids. Of a whole lake the registered models come too;
+        one that both lakes made stays as it is there, and is named.
 
         Args:
             url: the other lake, made where there is none.

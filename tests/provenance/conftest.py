@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runlake.provenance import start
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,7 +18,7 @@ def wants_provenance(own_environment: None, monkeypatch: pytest.MonkeyPatch) -> 
     del own_environment
     monkeypatch.delenv("RUNLAKE_PROVENANCE")
     for name in list(os.environ):
-        if name.startswith(("GIT_", "SLURM_", "RANK", "LOCAL_RANK", "PMI_", "OMPI_")):
+        if name in start._NAMES or name.startswith(("GIT_", *start._PREFIXES)):
             monkeypatch.delenv(name)
 
 

@@ -23,7 +23,7 @@ def test_worlds_keep_every_invariant() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("first", range(1000, 1000 + 40 * _BATCH, _BATCH))
+@pytest.mark.parametrize("first", range(1000, 1000 + 80 * _BATCH, _BATCH))
 def test_many_more_worlds_keep_every_invariant(first: int) -> None:
     run_worlds(range(first, first + _BATCH))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-BESIDE_BYTES: Final = 24 << 20
+BESIDE_BYTES: Final = 40 << 20
 """What decoders and the allocator take beside the rows that a budget is about, at any size."""
 
 

@@ -547,9 +547,9 @@ def test_memory_of_a_copy_stays_within_the_budget(tmp_path: Path) -> None:
     fs.put(layout.LAKE_FILE, json.dumps(fields).encode())
     put_whole(fs, MadeWriter(99, [*life_of(bounded_copy.SMALL_RUN), CLOSE], "small"))
     keys = [f"key-{number}" for number in range(10)]
-    for number in range(8):
+    for number in range(24):
         put_columns(fs, number, keys=keys, points=20_000)
-        if number == 4:
+        if number == 12:
             compact(fs, SOURCE)
     budget = 64 << 20
     command = [sys.executable, "-m", "tests.upkeep.bounded_copy"]
@@ -557,7 +557,7 @@ def test_memory_of_a_copy_stays_within_the_budget(tmp_path: Path) -> None:
     project = Path(__file__).parents[2]
     ended = subprocess.run(command, check=True, capture_output=True, cwd=project)
     said_: dict[str, Any] = json.loads(ended.stdout)
-    assert said_["rows"] == 1_600_000
+    assert said_["rows"] == 4_800_000
     assert said_["bytes"] < budget + BESIDE_BYTES
 
 

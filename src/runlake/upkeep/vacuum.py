@@ -97,7 +97,7 @@ def vacuum(
         experiment_id: one experiment and the manifests only; None for all.
         grace_s: how long what was replaced stays, in seconds of the store's clock; 0 for not
             at all, which is safe for the lake and may stop readers in the middle of an answer.
-            What an upload has left stays for a day at least, so that it can go on, but for 0.
+            What an upload has left stays for a day in any case: the upload may be under way.
         is_dry_run: say only what would go.
 
     Returns:
@@ -120,10 +120,13 @@ def vacuum(
 
 
 def _leftovers(fs: Filesystem, grace_s: float) -> Leftovers:
-    """Return what uploads have left that nobody went on with for the grace."""
+    """Return what uploads have left that nobody went on with for the grace, or for a day.
+
+    Without a grace too: what looks left may be a file that somebody writes at this moment.
+    """
     left = fs.leftovers()
-    if not left or grace_s <= 0:
-        return left
+    if not left:
+        return []
     old_us = fs.now_us() - int(max(grace_s, _UPLOAD_GRACE_S) * 1e6)
     return [each for each in left if each.time_us <= old_us]
 

@@ -20,6 +20,7 @@ from runlake.storage import names
 from runlake.storage.names import FIRST_CLAIM, Claim
 from runlake.upkeep.changes import commit_all, refuse_unsafe_store
 from runlake.upkeep.commit import Committer
+from runlake.upkeep.copies import models
 from runlake.upkeep.copies.passage import Copied, End, Passage, Place
 from runlake.upkeep.namings import namings
 from runlake.upkeep.work import Limits
@@ -156,9 +157,10 @@ class _Copy:
         """Copy experiments, their names, and their runs."""
         plan = self._plan(run_ids, experiment_ids)
         reserved = schema.RESERVED_PARTITION
-        # Not registered models: what they and their versions are is said by claims of numbers
-        # and names, which the target gives out itself.
-        self._copy(reserved, frozenset(plan), progress)
+        told = frozenset(plan)
+        if run_ids is None and experiment_ids is None:
+            told |= self._bring_models()
+        self._copy(reserved, told, progress)
         self._claim(plan)
         for experiment_id, wanted in plan.items():
             if experiment_id in self._target.snapshots.take([reserved]).manifest.purged:
@@ -190,6 +192,18 @@ class _Copy:
                 plan[experiment_id] = runs
         self._refuse_unknown("run", set(run_ids).difference(*filter(None, plan.values())))
         return plan
+
+    def _bring_models(self) -> frozenset[str]:
+        """Bring the claims of registered models; return the models whose events may follow."""
+        found = models.bring(self._source.fs, self._target.fs)
+        self._note(
+            problems=[
+                f"the registered model {name!r} stayed away: the other lake has another model or "
+                "version under a name or number of it"
+                for name in found.away
+            ]
+        )
+        return found.came
 
     def _refuse_unknown(self, what: str, unknown: Collection[str]) -> None:
         if unknown:
