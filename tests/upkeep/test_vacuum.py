@@ -275,7 +275,7 @@ def test_another_lakes_manifest_stops_all(memory: MemoryFilesystem) -> None:
         vacuum(memory, lake="another", grace_s=0, is_dry_run=False)
 
 
-def test_what_an_upload_left_goes_after_a_day_and_no_sooner_whatever_the_grace(tmp_path: Path) -> None:
+def test_what_an_upload_left_goes_after_a_day_whatever_the_grace(tmp_path: Path) -> None:
     fs = LocalFilesystem(tmp_path)
     make_lake(fs)
     fs.put("artifacts/0/run/kept.bin", b"whole")
