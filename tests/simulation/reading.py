@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from runlake.storage import layout
 from tests.simulation import codec
-from tests.simulation.truth import Fold, Item, Row, Truth, differing, exact, item
+from tests.simulation.truth import Fold, Item, Row, Truth, differing, exact, item, summed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -220,7 +220,7 @@ def _fact(row: dict[str, Any]) -> tuple[Item, Item]:
 
 
 def _summary(row: dict[str, Any]) -> tuple[Item, Item]:
-    return (row["run_id"], row["key"]), tuple(exact(row[name]) for name in _SUMMARY)
+    return (row["run_id"], row["key"]), tuple(summed(row[name]) for name in _SUMMARY)
 
 
 def _state_of(text: bytes) -> pa.Table:

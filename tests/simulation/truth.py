@@ -55,6 +55,11 @@ def exact(value: object) -> object:
     return "nan" if math.isnan(value) else struct.pack("<d", value)
 
 
+def summed(value: object) -> object:
+    """Return a value of a summary as `exact` does, but zeros are one: none is the lesser."""
+    return exact(0.0 if isinstance(value, float) and value == 0 else value)
+
+
 def item(row: Row, seq: int) -> Item:
     """Return what is compared of a row: all of it, and its number where tables keep that."""
     is_point = row.kind == schema.METRIC
@@ -146,9 +151,9 @@ def _summary(points: list[Row]) -> Item:
             min(numbers, key=lambda one: (-one[2], *one[:2])),
         ]
     total = math.fsum(one[2] for one in numbers)
-    found: list[object] = [len(points), exact(total), len(points) - len(numbers)]
+    found: list[object] = [len(points), summed(total), len(points) - len(numbers)]
     for step, time, value in spots:
-        found += [exact(value), step, time]
+        found += [summed(value), step, time]
     return (*found, *[None] * (15 - len(found)))
 
 
