@@ -65,8 +65,6 @@ def test_poller_has_each_change_once_among_hosts_with_wrong_clocks_that_die(
     assert (again.height, same) == (0, cursor)
 
 
-# The maker dies in the middle of a request, and its threads with it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_claim_that_its_dead_maker_traces_late_is_given_once(tmp_path: Path) -> None:
     late = 0
     for calls in range(10):
