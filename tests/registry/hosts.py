@@ -95,7 +95,10 @@ class Host:
             folder: for its journals.
             skew_us: how far its clock is wrong.
         """
-        self.settings = Settings(journal=str(folder / "journals"), cache=str(folder / "cache"))
+        # No compaction starts by itself: its draw is no seed's, and its thread would meet the death.
+        self.settings = Settings(
+            journal=str(folder / "journals"), cache=str(folder / "cache"), compact="off"
+        )
         self.fs = Disturbed(fs)
         self.storage = Storage(self.fs, self.settings)
         self.drain = PromptDrain(self.storage, self.settings)
