@@ -95,7 +95,7 @@ class Host:
             folder: for its journals.
             skew_us: how far its clock is wrong.
         """
-        # No compaction starts by itself: its draw is no seed's, and its thread would meet the death.
+        # No compaction starts by itself: its draw is no seed's, its thread would meet the death.
         self.settings = Settings(
             journal=str(folder / "journals"), cache=str(folder / "cache"), compact="off"
         )
