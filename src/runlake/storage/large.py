@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ONE_BODY_BYTES: Final = 16 << 20
 """A file up to this size goes in one request."""
-HELD_BYTES: Final = 24 << 20
+HELD_BYTES: Final = 16 << 20
 """Bytes of files that may be in memory at once; on their way each is there twice."""
 _PART_BYTES: Final = 8 << 20
 _PARTS: Final = 9_500  # S3 takes 10,000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import mimetypes
 from contextlib import suppress
@@ -173,7 +174,8 @@ class _S3Large(Large):
     async def send(self, number: int, data: bytes, mark: str) -> None:
         del mark
         call = self._fs.store._call_s3
-        answer = await call("upload_part", **self._upload, PartNumber=number, Body=data)
+        with io.BytesIO(data) as body:
+            answer = await call("upload_part", **self._upload, PartNumber=number, Body=body)
         self._tags[number] = answer["ETag"]
 
     async def end(self) -> None:
@@ -369,7 +371,9 @@ class _AzureLarge(Large):
 
     async def send(self, number: int, data: bytes, mark: str) -> None:
         del mark
-        await self._blob.stage_block(self._names[number], data, length=len(data))
+        # Azure's client holds what it sent until Python collects circles: closed, it is let go.
+        with io.BytesIO(data) as body:
+            await self._blob.stage_block(self._names[number], body, length=len(data))
 
     async def end(self) -> None:
         blob = need("azure.storage.blob", extra="azure")
