@@ -58,6 +58,17 @@ class Cells(NamedTuple):
     names: pa.StringArray
     data: pa.Array[Any]
 
+    def by_key(self) -> tuple[NDArray[np.int64], list[str]]:
+        """Number the keys that are held, in the order of the values.
+
+        Returns:
+            Of each value the number of its key, shape (n,); the keys.
+        """
+        is_first = np.ones(len(self.keys), bool)
+        is_first[1:] = np.diff(self.keys) != 0
+        held: Any = self.names.take(arrays.numbers(self.keys[is_first]))
+        return np.cumsum(is_first) - 1, held.to_pylist()
+
 
 def read_cells(
     query: Query, places: pa.ChunkedArray[Any], *, kinds: Sequence[str] = HELD_KINDS

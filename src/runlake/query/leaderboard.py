@@ -234,14 +234,11 @@ def _differing_params(
     (held,) = read_cells(query, places, kinds=("params",))
     if not len(held.rows):
         return []
-    is_first = np.ones(len(held.keys), bool)
-    is_first[1:] = np.diff(held.keys) != 0
-    groups = np.cumsum(is_first) - 1
+    groups, keys = held.by_key()
     texts = coded(pa.chunked_array([held.data])).codes
     runs = np.bincount(groups)
     values = np.bincount(np.unique(groups * (int(texts.max()) + 1) + texts) // (texts.max() + 1))
-    keys: Any = held.names.take(arrays.numbers(held.keys[is_first]))
-    is_free = np.array([f"params.{key}" not in but for key in keys.to_pylist()])
+    is_free = np.array([f"params.{key}" not in but for key in keys])
     wanted = np.flatnonzero(((values > 1) | (runs < len(places))) & is_free)
     wanted = wanted[np.argsort(-runs[wanted], kind="stable")][:_PARAM_COLUMNS]
     rows = np.flatnonzero(np.isin(groups, wanted))

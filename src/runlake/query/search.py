@@ -233,11 +233,9 @@ def widen(page: pa.Table, held: Sequence[Cells]) -> pa.Table:
     for cells in held:
         if not len(cells.rows):
             continue
-        is_first = np.ones(len(cells.keys), bool)
-        is_first[1:] = np.diff(cells.keys) != 0
-        keys: Any = cells.names.take(arrays.numbers(cells.keys[is_first]))
-        names += [f"{cells.kind}.{key}" for key in keys.to_pylist()]
-        columns += _columns_of(cells, np.cumsum(is_first) - 1, page.num_rows)
+        numbers, keys = cells.by_key()
+        names += [f"{cells.kind}.{key}" for key in keys]
+        columns += _columns_of(cells, numbers, page.num_rows)
     return pa.table(columns, names=names)
 
 
