@@ -103,7 +103,7 @@ def test_data_sets_of_any_make_are_known_by_what_they_have(
         (Dataset(name="a", digest="b"), "", "the context .* got str ''"),
         (SimpleNamespace(name="a", digest="b", source=5), None, "the source .* got int"),
         (SimpleNamespace(name="a", digest="b", source_type=5), None, "the source_type .* got int"),
-        (Dataset(name="a" * 249, digest="b"), None, "have 251 characters together"),
+        (Dataset(name="a" * 501, digest="b"), None, "1 to 500 printable"),
         (Dataset(name="a", digest="b", source="x" * (1 << 20)), None, "data set 'a' has"),
         (Dataset(name="a", digest="b", source="\ud800"), None, "not Unicode"),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runlake import clock, ids, schema
@@ -190,6 +190,26 @@ class Experiments:
         )
         raise NotFoundError(message, url=self.storage.url)
 
+    def find_by_name(self, name: str) -> Experiment | None:
+        """Return the experiment that goes by a name, deleted or not, from what is there now.
+
+        Its own partition is read only where no claim tells of it, or its claim is new.
+
+        Args:
+            name: as people write it.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        try:
+            ruling = self.storage.read_claim(name)
+            if ruling is not None and not self._was_freed(ruling):
+                return self.find(ruling.experiment_id) or _claimed(ruling, self.storage.url)
+        except NotFoundError:  # there is no lake yet
+            return None
+        found = self.find(ids.derived_experiment_id(name))
+        return found if found is not None and found.name == name else None
+
     def unseen(self, experiment_id: str) -> Experiment:
         """Return what is known of an experiment that no snapshot shows yet."""
         return Experiment(
@@ -203,7 +223,12 @@ class Experiments:
         )
 
     def create(
-        self, name: str, artifact_location: str | None, *, tags: Mapping[str, object] | None
+        self,
+        name: str,
+        artifact_location: str | None,
+        *,
+        tags: Mapping[str, object] | None,
+        time_us: int | None = None,
     ) -> str:
         """Make an experiment and return its id; it is in the store when this returns.
 
@@ -211,6 +236,8 @@ class Experiments:
             name: 1 to 250 printable characters.
             artifact_location: where artifacts lie if not in the lake.
             tags: its first tags.
+            time_us: when it was made, microseconds since 1970, if not now, as of an experiment
+                that comes from another tracker.
 
         Returns:
             Its id.
@@ -233,6 +260,8 @@ class Experiments:
                 message = f"experiment {name!r} exists already, with id {ruling.experiment_id!r}."
                 raise AlreadyExistsError(message, url=self.storage.url)
             claim = _claim(name, ruling, artifact_location, texts)
+            if time_us is not None:
+                claim = replace(claim, time_us=time_us)
             if self.storage.make_claim(claim):
                 self._trace(claim)
                 return claim.experiment_id
@@ -290,6 +319,20 @@ class Experiments:
         ]
         self._require(experiment_id)
         self._say(rows)
+
+    def untag(self, experiment_id: str, key: str) -> None:
+        """Take a tag of an experiment away; one that it has not stays away.
+
+        Args:
+            experiment_id: the experiment.
+            key: of the tag.
+
+        Raises:
+            NotFoundError: there is no such experiment.
+            StorageError: the store refused.
+        """
+        self._require(experiment_id)
+        self._say([(experiment_id, schema.EXPERIMENT_TAG, values.name("tag", key), None, None)])
 
     def delete(self, experiment_id: str) -> None:
         """Hide an experiment and keep everything in it; see `restore`.
@@ -382,6 +425,20 @@ class Experiments:
         while not self.drain.writer(partition, partition).journal.events(rows):
             pass
         self.drain.flush(self.flush_timeout_s)
+
+
+def _claimed(ruling: Claim, url: str) -> Experiment:
+    """Return an experiment of which nothing is told yet but the claim of its name."""
+    location = ruling.artifact_location or f"{url}/artifacts/{ruling.experiment_id}"
+    return Experiment(
+        experiment_id=ruling.experiment_id,
+        name=ruling.name,
+        lifecycle_stage=schema.ACTIVE,
+        artifact_location=location,
+        creation_time=ruling.time_us // 1000,
+        last_update_time=ruling.time_us // 1000,
+        tags=dict(ruling.tags),
+    )
 
 
 def _claim(

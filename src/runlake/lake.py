@@ -35,6 +35,7 @@ from runlake.storage.engine import open_storage
 from runlake.writing import values
 from runlake.writing.disabled import DisabledDrain
 from runlake.writing.drain import Drain, drains_of
+from runlake.writing.run_rows import RunRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from runlake.registry import book, reading, registry
     from runlake.registry.registry import Registry
     from runlake.settings import Settings
+    from runlake.storage.engine import Storage
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.snapshot import Snapshot
     from runlake.upkeep.copies import copying
@@ -141,7 +143,7 @@ class Lake(Questions):
         self.artifacts = Artifacts(
             self._storage,
             lambda run_id: self.get_run(run_id).info.experiment_id,
-            ledger=Ledger(self._logged_files, self._write),
+            ledger=Ledger(self._logged_files, self._write, self._note),
             parallel=resolved.parallel_requests,
         )
         house = House(self._check_writable, self._experiments.locate, self._bring_own, self._expire)
@@ -571,11 +573,15 @@ class Lake(Questions):
 
     def _write(self, experiment_id: str, rows: list[Row]) -> None:
         """Log rows of runs that may have ended; they are in the store when this returns."""
+        self._note(experiment_id, rows)
+        self.flush()
+
+    def _note(self, experiment_id: str, rows: list[Row]) -> None:
+        """Log rows of runs that may have ended; they are in the journal when this returns."""
         self._check_writable()
         name = self._experiments.name_of(experiment_id)
         while not self._drain.writer(experiment_id, name).journal.events(rows):
             pass
-        self.flush()
 
     def _logged_files(self, run_id: str) -> dict[str, Logged]:
         found = self._ask(lambda query: stored.logged_files(query, run_id))
@@ -657,3 +663,37 @@ def describe_experiment(lake: Lake, experiment_id: str) -> Experiment:
     except StorageError:
         found = None
     return found or lake._experiments.unseen(experiment_id)  # noqa: SLF001 - as above
+
+
+def experiments_of(lake: Lake) -> Experiments:
+    """Return what makes and finds the experiments of a lake.
+
+    Args:
+        lake: the lake.
+    """
+    return lake._experiments  # noqa: SLF001 - as above
+
+
+def rows_of(lake: Lake, run_id: str, *, experiment_id: str, experiment_name: str) -> RunRows:
+    """Return what takes rows of a run that this process need not have begun.
+
+    Args:
+        lake: the lake.
+        run_id: the run, new or not, open or ended.
+        experiment_id: where it lies.
+        experiment_name: as far as known.
+
+    Raises:
+        StateError: the lake is read-only.
+    """
+    lake._check_writable()  # noqa: SLF001 - as above
+    return RunRows(lake._drain, run_id, experiment_id, experiment_name)  # noqa: SLF001 - as above
+
+
+def storage_of(lake: Lake) -> Storage:
+    """Return where a lake's objects are; what this process has not brought there is not.
+
+    Args:
+        lake: the lake.
+    """
+    return lake._storage  # noqa: SLF001 - as above

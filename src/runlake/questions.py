@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from runlake.query import compare, history, leaderboard, outlet, scan, takeout, united
+    from runlake.query.curves import Points
     from runlake.query.entities import Experiment, Page, RunRecord
     from runlake.query.leaderboard import Board
     from runlake.query.takeout import Export
@@ -656,3 +657,23 @@ def ask(lake: Questions, answer: Callable[[Query], _Answer]) -> _Answer:
         The answer.
     """
     return lake._ask(answer)  # noqa: SLF001 - commands ask what is no part of the public face
+
+
+def read_points(lake: Questions, query: Query, run_ids: Sequence[str], key: str) -> Points:
+    """Return the points of one metric of some runs, as columns.
+
+    Args:
+        lake: whose memory of points is used.
+        query: the snapshot, see `ask`.
+        run_ids: the runs, each once; unknown ones have no points.
+        key: the metric.
+
+    Returns:
+        The points; the curve of `run_ids[n]` is n.
+
+    Raises:
+        FileNotFoundError: a file of the snapshot is gone; take a new snapshot.
+        StorageError: a file of the snapshot cannot be read.
+    """
+    numbers = {run_id: number for number, run_id in enumerate(run_ids)}
+    return lake._curves.read(query.tables, numbers, [key])  # noqa: SLF001 - as above

@@ -31,6 +31,15 @@ HISTOGRAM: Final = "histogram"  # key its name, str JSON with step, edges and co
 CONSOLE: Final = "console"  # key the stream, num the line's number, str its text
 ALERT: Final = "alert"  # key the level, str JSON with title and text
 PROVENANCE: Final = "provenance"  # key what it is about (`git`, `packages`), str JSON
+IMPORT: Final = "import"  # key the tracker that the run came from, num its points, str JSON
+MODEL: Final = "model"  # key the logged model's id, num when, str JSON; see the spec
+MODEL_STATUS: Final = "model_status"  # key the model, num when, str JSON with one of MODEL_STATUSES
+MODEL_PARAM: Final = "model_param"  # key the model, `/` and the param, str the text
+MODEL_TAG: Final = "model_tag"  # key the model, `/` and the tag, str the text; gone while null
+MODEL_METRIC: Final = "model_metric"  # key the model, num the value, str JSON of the point
+MODEL_DELETE: Final = "model_delete"  # key the model, num when; str `erased` where it is for ever
+MODEL_INPUT: Final = "model_input"  # the run read a model; key the model
+OUTPUT: Final = "output"  # the run made a model; key the model, num the step
 DELETE: Final = "delete"  # the run is hidden
 RESTORE: Final = "restore"  # the run is shown again
 HEARTBEAT: Final = "heartbeat"  # the writer lives, though it has nothing new; run_id is empty
@@ -66,6 +75,10 @@ RUN_SOURCE: Final = "source"
 RUN_PARENT: Final = "parent"  # str: the parent's run id
 RUN_RANK: Final = "rank"  # num: the rank of this writer's process
 
+# Keys of kind `status`: a writer's own word is how its part of the run stands.
+STATUS_OWN: Final = ""
+STATUS_SET: Final = "set"  # how the run stands, whoever writes it; num its end, null: none given
+
 # Keys of metrics that no caller gave: what the machine did meanwhile.
 SYSTEM_PREFIX: Final = "system/"
 
@@ -80,6 +93,12 @@ KILLED: Final = "KILLED"
 STATUSES: Final = (RUNNING, SCHEDULED, FINISHED, FAILED, KILLED)
 OPEN: Final = frozenset({RUNNING, SCHEDULED})
 ENDED: Final = frozenset({FINISHED, FAILED, KILLED})
+
+MODEL_PENDING: Final = "PENDING"
+MODEL_READY: Final = "READY"
+MODEL_FAILED: Final = "FAILED"
+MODEL_STATUSES: Final = (MODEL_PENDING, MODEL_READY, MODEL_FAILED)  # of logged models
+MODEL_ERASED: Final = "erased"
 
 STAGE_NONE: Final = "None"
 STAGE_ARCHIVED: Final = "Archived"

@@ -173,7 +173,7 @@ def test_a_killed_folder_is_not_sent_twice(tmp_path: Path) -> None:
 def test_a_large_file_takes_little_memory_up_and_down(lake_url: Place, tmp_path: Path) -> None:
     if lake_url.url.startswith("memory:"):
         pytest.skip("its lake is the memory")
-    size = (256 if lake_url.url.startswith("/") else 128) * MIB
+    size = (256 if lake_url.url.startswith("/") else 64) * MIB
     big = write(tmp_path / "big.bin", size, seed=1)
     process = program(
         MEASURED, lake_url.url, dict(lake_url.storage_options), str(big), str(tmp_path / "out")

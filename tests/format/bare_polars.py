@@ -182,16 +182,22 @@ def fold_summary(states: list[Row]) -> list[Any]:
     ]
 
 
-def fold_status(words: list[Row], closed: set[str], fresh: set[str]) -> tuple[str, bool]:
+def fold_status(
+    words: list[Row], told: set[str], closed: set[str], fresh: set[str]
+) -> tuple[str, bool]:
     """Return the status of a run, and whether it is stale."""
-    latest = [max(of, key=order) for of in grouped(words, "writer").values()]
+    own = [word for word in words if word["key"] == ""]
+    said = [order(word) for word in words if word["key"] == "set"]
+    left = [word for word in own if not said or order(word) > max(said)]
+    latest = [max(of, key=order) for of in grouped(left, "writer").values()]
     for status in OPEN:
         for word in latest:
             is_open = word["writer"] in fresh and word["writer"] not in closed
             if word["str"] == status and is_open:
                 return status, False
-    status = max(latest, key=order)["str"]
-    return status, status in OPEN
+    last = max(words, key=order)
+    is_quiet = last["key"] == "" or fresh.isdisjoint(told)
+    return last["str"], last["str"] in OPEN and is_quiet
 
 
 def fold_experiments(rows: list[Row], names: dict[str, tuple[str, str]]) -> list[list[Any]]:
@@ -224,7 +230,8 @@ def fold_run(run_id: str, facts: list[Row], closed: set[str], fresh: set[str]) -
     flags = kinds.get(("delete",), []) + kinds.get(("restore",), [])
     is_deleted = bool(flags) and max(flags, key=order)["kind"] == "delete"
     if ("status",) in kinds:
-        status, is_stale = fold_status(kinds["status",], closed, fresh)
+        told = {fact["writer"] for fact in facts}
+        status, is_stale = fold_status(kinds["status",], told, closed, fresh)
     else:
         status, is_stale = "RUNNING", fresh.isdisjoint(fact["writer"] for fact in facts)
     return [run_id, min(facts, key=order)["experiment_id"], name, status, is_stale, is_deleted]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from runlake import ids, schema
+from runlake import ids, logged_models, schema
 from runlake.artifacts import paths
 from runlake.dataset import Dataset, input_rows
 from runlake.settings import Settings
@@ -74,7 +74,7 @@ KINDS: Final = {
     if isinstance(value, str)
     and name.isupper()
     and value == name.lower()
-    and name not in {"ACTIVE", "DELETED"}
+    and name not in {"ACTIVE", "DELETED", "MODEL_ERASED"}
 }
 
 
@@ -224,8 +224,19 @@ def test_fields_of_json_objects_are_the_codes() -> None:
     header = table_files.TableHeader(lake="l", table="t", experiment_id="e", n=1, commit="c")
     assert column("table-header") == list(json.loads(header.encode()))
     assert column("claim") == list(json.loads(names.encode(claim)))
-    (read,) = input_rows("run", Dataset(name="n", digest="d"), None)
+    (read,) = input_rows("run", Dataset(name="n", digest="d"), None, tags={"a": "b"})
     assert column("input") == list(json.loads(str(read[4])))
+    new = logged_models.NewModel(model_id="m-1", name="n", params={"p": "1"})
+    made, stands, param = logged_models.creation_rows(new)
+    assert column("model") == list(json.loads(str(made[4])))
+    assert list(json.loads(str(stands[4]))) == ["status", "message"]
+    assert param[2] == "m-1/p"
+    point = logged_models.MeasuredModel(
+        model_id="m-1", key="k", value=1.0, step=0, time_us=1, dataset=("d", "e")
+    )
+    (measured,) = logged_models.metric_rows("run", [point])
+    said = [field for row in column("model-metric") for field in row.split("`, `")]
+    assert said == list(json.loads(str(measured[4])))
 
 
 def test_fields_of_the_lake_file_are_the_codes(tmp_path: Path) -> None:

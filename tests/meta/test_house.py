@@ -35,6 +35,7 @@ MAY_CATCH_ALL = {
     ("companions.py", "_begin"): "a run begins, whatever cannot run beside it",
     ("provenance/collector.py", "_describe"): "what cannot be found out is noted, beside the rest",
     ("provenance/collector.py", "_keep"): "a run goes on without its patch, and says so",
+    ("query/confine.py", "work"): "hands every failure over to the thread that asked",
     ("run.py", "_end_companions"): "a run ends, whatever ran beside it",
     ("system/gpu.py", "__init__"): "a driver that is wrong in any way is no GPU",
     ("system/sampler.py", "_sample"): "one reading that fails must not keep the others",

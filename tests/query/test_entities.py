@@ -74,7 +74,7 @@ def test_an_experiment_is_found_by_id_and_by_name() -> None:
         lifecycle_stage="active",
         artifact_location=f"{URL}/artifacts/e1",
         creation_time=NOW_US // 1000 - 9000,
-        last_update_time=NOW_US // 1000 - 8000,
+        last_update_time=NOW_US // 1000 - 9000,
         tags={"a": "b"},
     )
     assert get_experiment(query, "e1") == expected

@@ -56,6 +56,10 @@ facts = st.one_of(
         Fact, runs, st.just("status"), st.just(""), st.sampled_from(schema.STATUSES),
         st.integers(0, 9).map(float), clock=clocks, writer=writers,
     ),
+    st.builds(
+        Fact, runs, st.just("status"), st.just("set"), st.sampled_from(schema.STATUSES),
+        st.none() | st.integers(0, 9).map(float), clock=clocks, writer=writers,
+    ),
     st.builds(Fact, runs, st.sampled_from(["delete", "restore"]), clock=clocks, writer=writers),
 )  # fmt: skip
 values = st.floats(width=32) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0])
@@ -84,8 +88,10 @@ def _run_row(run_id: str, said: list[Fact]) -> dict[str, Any]:
     mine = [fact for fact in said if fact.run_id == run_id]
     stands = {(kind, key): fact for (_, kind, key), fact in _standing(mine).items()}
     words = [fact for fact in mine if fact.kind == "status"]
-    own = {writer: max((f for f in words if f.writer == writer), key=_order, default=None)
-           for writer in {fact.writer for fact in words}}  # fmt: skip
+    last_set = max((_order(fact) for fact in words if fact.key == "set"), default=(0, "", 0))
+    left = [fact for fact in words if fact.key == "" and _order(fact) > last_set]
+    own = {writer: max((f for f in left if f.writer == writer), key=_order, default=None)
+           for writer in {fact.writer for fact in left}}  # fmt: skip
     open_words = {fact.str for fact in own.values() if fact is not None}
     latest = max(words, key=_order, default=None)
     status = next(
@@ -239,6 +245,35 @@ def test_the_status_of_a_run_is_running_while_a_fresh_writer_says_so_else_the_la
     )
     ended = status in schema.ENDED
     assert to_rows(found) == [{"status": status, "is_stale": is_stale, "ended": ended}]
+
+
+@pytest.mark.parametrize(
+    ("said", "ages", "status", "is_stale"),
+    [
+        ([("RUNNING", "W1", ""), ("FINISHED", "W2", "set")], {"W1": 0, "W2": 0}, "FINISHED", False),
+        ([("FINISHED", "W2", "set"), ("RUNNING", "W1", "")], {"W1": 0, "W2": 0}, "RUNNING", False),
+        ([("FINISHED", "W2", "set"), ("RUNNING", "W1", ""), ("FAILED", "W1", "")], {"W1": 0},
+         "FAILED", False),
+        ([("RUNNING", "W1", "set")], {"W1": STALE_S + 1, "W2": 0}, "RUNNING", True),
+        ([("RUNNING", "W1", "set"), ("KILLED", "W1", "")], {"W1": 0}, "KILLED", False),
+        ([("KILLED", "W1", ""), ("RUNNING", "W2", "set")], {"W1": 0, "W2": 0}, "RUNNING", False),
+    ],
+)  # fmt: skip
+def test_a_status_that_was_set_for_a_run_outdoes_every_own_word_before_it(
+    said: list[tuple[str, str, str]],
+    ages: dict[str, float],
+    status: str,
+    is_stale: bool,  # noqa: FBT001
+) -> None:
+    facts_said = [
+        Fact(RUN, "status", key, word, float(NOW_US), clock=NOW_US - 50 + place, writer=writer)
+        for place, (word, writer, key) in enumerate(said)
+    ]
+    seen = [writer_row(writer, age_s=age) for writer, age in ages.items()]
+    found = Query(snapshot(facts_of(*facts_said), writers=seen)).sql(
+        "SELECT status, is_stale FROM runs"
+    )
+    assert to_rows(found) == [{"status": status, "is_stale": is_stale}]
 
 
 def test_duration_is_in_seconds_and_null_while_the_run_goes_on() -> None:

@@ -72,6 +72,21 @@ def test_open_of_a_server_address_says_what_to_write_instead() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///mlflow.db", r"no database.*'\./lake'.*import mlflow sqlite:///mlflow\.db"),
+        ("postgresql+psycopg2://u:secret@host/db", "no database"),
+        ("runlake:///data/lake", "here write '/data/lake'"),
+        ("runlake+s3://bucket/lake", "here write 's3://bucket/lake'"),
+    ],
+)
+def test_open_of_an_address_of_mlflows_says_what_to_write_instead(url: str, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said) as caught:
+        opened(url)
+    assert "secret" not in str(caught.value)
+
+
 def test_open_of_an_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(InvalidInputError, match=r"Did you mean s3://\?.*sftp"):
         opened("s4://bucket/lake")

@@ -46,10 +46,12 @@ class Ledger(NamedTuple):
         logged: tells what a run has logged, by path, without what was deleted since.
         write: logs rows of a run of an experiment, which may have ended; they are in the store
             when it returns.
+        note: the same; they are in the journal when it returns.
     """
 
     logged: Callable[[str], Mapping[str, Logged]]
     write: Callable[[str, Rows], None]
+    note: Callable[[str, Rows], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,16 @@ class Artifacts:
     def uri(self, experiment_id: str, run_id: str) -> str:
         """Return the URL of a run's folder."""
         return f"{self._storage.fs.url}/{layout.artifacts(experiment_id, run_id)}".rstrip("/")
+
+    def of(self, experiment_id: str) -> Artifacts:
+        """Return the same, of runs that are known to be in one experiment: none is looked up.
+
+        Args:
+            experiment_id: theirs.
+        """
+        return Artifacts(
+            self._storage, lambda _: experiment_id, ledger=self._ledger, parallel=self._threads
+        )
 
     # For runs that are open.
 
@@ -226,6 +238,23 @@ class Artifacts:
             raise InvalidInputError(f"{str(file)!r} cannot be read: {error}") from error
         return next(self._sender.send(place, [item], about=about))
 
+    def send(self, place: Place, items: Sequence[Item]) -> Iterator[Row]:
+        """Upload local files to paths of their own, several at once; yield an event for each.
+
+        Args:
+            place: experiment and run.
+            items: the files.
+
+        Yields:
+            The event of each file, once it is in the store; none of a file that was there
+            already.
+
+        Raises:
+            InvalidInputError: a file cannot be read.
+            StorageError: the store refused, or a file was written to meanwhile.
+        """
+        yield from self._sender.send(place, items, progress=lambda _: None)
+
     def put_dict(self, place: Place, path: str, *, value: Mapping[str, Any] | list[Any]) -> Row:
         """Write a mapping or list as YAML or JSON, as the path's ending says; return its event.
 
@@ -282,6 +311,35 @@ class Artifacts:
         finally:
             if rows:
                 ledger.write(place[0], rows)
+
+    def add(
+        self,
+        run_id: str,
+        local: str | os.PathLike[str],
+        *,
+        artifact_path: str | None = None,
+        is_content: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Add like `upload`; the files are in the store when it returns, what is said of them soon.
+
+        Args:
+            run_id: the run; it may have ended.
+            local: the file or folder.
+            artifact_path: folder below the run to put it in; None is the run's own.
+            is_content: of a folder only what is in it; its own name is left out.
+            progress: called with how far it is; None shows that in a terminal.
+
+        Raises:
+            NotFoundError: there is no such run.
+            InvalidInputError: there is no such file or folder, or the path leaves the run.
+            StateError: the lake is read-only, or a file was written to meanwhile, again and again.
+            StorageError: the store refused.
+        """
+        ledger, place = self._writable(), (self._locate(run_id), run_id)
+        put = self.put_all if is_content else self.put
+        for row in put(place, local, folder=artifact_path, progress=progress):
+            ledger.note(place[0], [row])
 
     def list(self, run_id: str, path: str = "") -> list[FileInfo]:
         """List the files and folders directly below a folder of a run, by path.
@@ -362,21 +420,76 @@ class Artifacts:
             StorageError: the store refused.
         """
         path = check_path(path) if path else ""
+        folder = Path(target or tempfile.mkdtemp(prefix="runlake-"))
+        self.download_as(run_id, path, target=folder / path, progress=progress)
+        return folder / path
+
+    def download_as(
+        self,
+        run_id: str,
+        path: str = "",
+        *,
+        target: str | os.PathLike[str],
+        but: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Fetch one artifact, or a folder of them, under a name of the caller's own.
+
+        As `download` in all else.
+
+        Args:
+            run_id: the run.
+            path: a file or folder below the run; empty means everything.
+            target: what the file or folder becomes on the local disk.
+            but: a folder of the run that is left out.
+            progress: called with how far it is; None shows that in a terminal.
+
+        Raises:
+            NotFoundError: there is no such run, or it has no such artifact.
+            FormatError: a file is not what was logged; it is not kept.
+            StorageError: the store refused.
+        """
+        path = check_path(path) if path else ""
         root, entries = self._entries(run_id, path)
         if not entries:
             raise self._missing(run_id, path)
-        url = self._storage.url
-        folder = Path(target or tempfile.mkdtemp(prefix="runlake-"))
+        url, place = self._storage.url, Path(target)
         logged = self._logged(run_id)
         wanted = []
         for entry in entries:
             inside = entry.key[len(root) :]
+            if but and is_below(inside, but):
+                continue
             said = logged.get(inside)
             digest = "" if said is None else said.sha256
-            file = local_target(folder, inside, url=url)
+            rest = inside[len(path) :].lstrip("/")
+            file = local_target(place, rest, url=url) if rest else place
             wanted.append(Wanted(entry.key, file, entry.size_bytes, digest))
         self._fetch(wanted, progress)
-        return folder / path
+
+    def local_file(self, run_id: str, path: str) -> Path | None:
+        """Return the file that an artifact is, where the lake lies on this machine's disk.
+
+        Only for reading: whoever changes it damages the lake. Its digest is not checked.
+
+        Args:
+            run_id: the run.
+            path: a file below the run.
+
+        Returns:
+            The file; None where the lake is no folder.
+
+        Raises:
+            NotFoundError: there is no such run, or it has no such artifact.
+        """
+        if not self._storage.fs.is_local:
+            return None
+        path = check_path(path)
+        key = layout.artifacts(self._locate(run_id), run_id) + path
+        file = self._storage.fs.local_file(key)
+        if not file.is_file():
+            raise self._missing(run_id, path)
+        return file
 
     def delete(self, run_id: str, path: str) -> Names:
         """Delete an artifact, or a folder of them, for ever.

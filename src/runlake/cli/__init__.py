@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from runlake._version import __version__
-from runlake.cli import alerts, artifacts, demo, history, lake, models, query, runs, upkeep, watch
+from runlake.cli import (
+    alerts,
+    artifacts,
+    demo,
+    history,
+    importing,
+    lake,
+    models,
+    query,
+    runs,
+    upkeep,
+    watch,
+)
 from runlake.cli._options import Options, lake_option
 from runlake.cli._output import talk
 from runlake.errors import RunlakeError, RunlakeWarning
@@ -41,7 +53,8 @@ _EPILOG: Final = """\b
 Exit codes:
   0  done
   1  done, and something is left: `verify` found faults, `recover` left a journal,
-     `compact` or `copy` a problem, `purge` bytes that it cannot reach; or
+     `compact`, `copy`, `import` or `export --to` a problem, `purge` bytes that it cannot
+     reach; or
      `alerts --exit-code` found an alert, or a command of `watch --once` failed
   2  the call is wrong: an option, a filter, a query, a name that fits several runs
   3  no such lake, run, experiment or model
@@ -124,5 +137,6 @@ for _command in (
     *alerts.COMMANDS,
     *lake.COMMANDS,
     *upkeep.COMMANDS,
+    *importing.COMMANDS,
 ):
     main.add_command(_command)

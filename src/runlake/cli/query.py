@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from runlake._lazy import lazy
-from runlake.cli import _output
+from runlake.cli import _output, importing
 from runlake.cli._bounds import bounded
 from runlake.cli._options import Options, shared_options, table_options
 from runlake.cli._output import Column
@@ -183,7 +183,7 @@ def _sql(options: Options, *, query: str, limit: int, timeout_s: float | None) -
 
 
 @click.command("export")
-@click.argument("target")
+@click.argument("target", required=False)
 @click.option(
     "-w",
     "--what",
@@ -207,12 +207,29 @@ def _sql(options: Options, *, query: str, limit: int, timeout_s: float | None) -
     default=None,
     help="Copy the files of runs too.  [default: of one run, not of the whole lake]",
 )
+@click.option(
+    "--to",
+    "tracker",
+    type=click.Choice(["mlflow"]),
+    help="Write runs into another tracker instead of files.",
+)
+@click.option(
+    "--uri",
+    metavar="URI",
+    help="With --to: where that is, as MLflow's tracking URI sqlite:///x.db.",
+)
+@click.option(
+    "-e", "--experiment", "experiments", metavar="NAME", multiple=True, help="With --to; again."
+)
 @shared_options
-@click.pass_obj
+@click.pass_context
 def _export(
-    options: Options,
+    context: click.Context,
     *,
-    target: str,
+    target: str | None,
+    tracker: str | None,
+    uri: str | None,
+    experiments: tuple[str, ...],
     what: str | None,
     run: str | None,
     form: str | None,
@@ -224,7 +241,21 @@ def _export(
     .gz or .zst behind; "-" is standard output. Without it TARGET is a new folder, or a .zip
     file, and gets everything: of a run its params, tags, metrics, events and artifacts; of a
     lake every view. It may be a URL. The memory needed stays small, whatever the size.
+
+    With --to mlflow, runs with their artifacts go into an MLflow store, and what is there then is
+    compared; the same call goes on where it was stopped.
     """
+    options = context.ensure_object(Options)
+    if tracker is not None:
+        if what is not None or form is not None:
+            message = "--what and --format go with files, not with --to."
+            raise click.UsageError(message)
+        importing.export_out(
+            context, tracker, uri or target, run=run, experiments=experiments, artifacts=artifacts
+        )
+    if target is None or uri is not None or experiments:
+        message = "say where to: a TARGET, or --to mlflow --uri URI."
+        raise click.UsageError(message)
     if target == "-" and options.form == "json":
         message = "the table itself goes to standard output; --format jsonl makes it JSON lines."
         raise click.UsageError(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ else:
 
 # So that no two data sets have one key, whatever their names hold.
 _ESCAPES: Final = str.maketrans({"%": "%25", "@": "%40"})
+_PART_CHARS: Final = 500  # a name, digest or context, as in MLflow
+# What a key that is too long begins with; a hash of all of it follows.
+_KEPT_CHARS: Final = 160
 DETAIL_LIMIT_BYTES: Final = 1 << 18
 _UNNAMED: Final = "dataset"
 
@@ -124,7 +128,9 @@ class Dataset:
         )
 
 
-def input_rows(run_id: str, dataset: object, context: object) -> list[Row]:
+def input_rows(
+    run_id: str, dataset: object, context: object, *, tags: Mapping[str, str] | None = None
+) -> list[Row]:
     """Return the rows that say that a run read a data set.
 
     Args:
@@ -133,6 +139,7 @@ def input_rows(run_id: str, dataset: object, context: object) -> list[Row]:
             there are `source`, `source_type`, `schema` and `profile`, they are kept), or what
             `Dataset.of` takes.
         context: what the run read it for, as `training`; None where it does not matter.
+        tags: what else is to be kept with it.
 
     Returns:
         A row of kind `input`, and one of kind `dataset` where there is a schema or profile.
@@ -155,19 +162,17 @@ def input_rows(run_id: str, dataset: object, context: object) -> list[Row]:
         parts.append(_checked("context", context))
     key = "@".join(part.translate(_ESCAPES) for part in parts)
     if len(key) > schema.KEY_LIMIT_CHARS:
-        message = (
-            f"name, digest and context of data set {name[:40]!r}… have {len(key)} characters "
-            f"together, at most {schema.KEY_LIMIT_CHARS} are kept. Shorten the name."
-        )
-        raise InvalidInputError(message)
+        key = f"{key[:_KEPT_CHARS]}@{hashlib.sha256(key.encode()).hexdigest()}"
     source, source_type = _source(dataset)
-    said = {
+    said: dict[str, object] = {
         "name": name,
         "digest": digest,
         "source_type": source_type,
         "source": source,
         "context": context,
     }
+    if tags:
+        said["tags"] = dict(tags)
     rows: list[Row] = [
         (run_id, schema.INPUT, key, None, values.text("data set", name, to_json(said)))
     ]
@@ -194,10 +199,10 @@ def _absolute(path: str) -> str:
 
 def _checked(part: str, given: object) -> str:
     """Return a name, digest or context after checking it."""
-    if isinstance(given, str) and given and given.isprintable():
+    if isinstance(given, str) and given.isprintable() and 0 < len(given) <= _PART_CHARS:
         return given
     message = (
-        f"the {part} of a data set is text of 1 to {schema.KEY_LIMIT_CHARS} printable "
+        f"the {part} of a data set is text of 1 to {_PART_CHARS} printable "
         f"characters, got {type(given).__name__} {str(given)[:80]!r}."
     )
     raise InvalidInputError(message)

@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from runlake._lazy import lazy
+from runlake.mlflow_plugin.serving import settle_destination
 
 artifacts = lazy("runlake.mlflow_plugin.artifacts")
 registry = lazy("runlake.mlflow_plugin.registry")
 tracking = lazy("runlake.mlflow_plugin.tracking")
+
+settle_destination()
 
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:  # noqa: ANN401 - MLflow's

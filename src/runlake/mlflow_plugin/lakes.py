@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runlake import settings
 from runlake.lake import Lake
+from runlake.mlflow_plugin.siblings import Siblings
 from runlake.mlflow_plugin.uris import lake_url
+from runlake.writing import places
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runlake.settings import Settings
 
 _lock = threading.Lock()
 _open: Final[dict[tuple[int, str], Lake]] = {}
+
+
+class SharedLake(Lake):
+    """A lake that sees at once what other processes of this host log to it through MLflow."""
+
+    def __init__(self, resolved: Settings, *, origin: Mapping[str, str]) -> None:
+        """Open a lake, and find the others.
+
+        Args:
+            resolved: every knob.
+            origin: where each came from.
+        """
+        super().__init__(resolved, origin=origin)
+        is_own = self.url.startswith("memory:") or resolved.is_disabled
+        root = None if is_own else places.choose(resolved).root
+        self._siblings = Siblings(self.url, root, recover=self.maintain.recover)
+
+    def _bring_own(self) -> bool:
+        """Bring out what this process and its siblings have logged."""
+        own = super()._bring_own()
+        return self._siblings.bring() or own
 
 
 def lake_of(store_uri: str) -> Lake:
@@ -39,7 +67,7 @@ def lake_of(store_uri: str) -> Lake:
                 console=False,
                 refresh_s=0.0,
             )
-            found = _open[os.getpid(), url] = Lake(resolved, origin=origin)
+            found = _open[os.getpid(), url] = SharedLake(resolved, origin=origin)
         return found
 
 

@@ -16,6 +16,8 @@ from runlake.errors import InvalidInputError
 LOCAL: Final = "runlake"
 SCHEMES: Final = (LOCAL, "runlake+s3", "runlake+gs", "runlake+az", "runlake+memory")
 _ARTIFACTS: Final = "@artifacts"
+# The files of models that a run logged lie below this folder of the run.
+MODELS_FOLDER: Final = "_models"
 
 
 def lake_url(store_uri: str) -> str:

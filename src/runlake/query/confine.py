@@ -15,24 +15,27 @@ import resource
 import shutil
 import tempfile
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, final
 
 from runlake import clock
 from runlake._lazy import lazy
 from runlake.errors import LimitExceededError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import duckdb
     import pyarrow as pa
 else:
     duckdb = lazy("duckdb")
     pa = lazy("pyarrow")
+
+_Answer = TypeVar("_Answer")
 
 # Training goes on beside the questions.
 _SHARE: Final = 2
@@ -125,17 +128,24 @@ class Watch:
             thread.join()
             self._used_s += clock.monotonic_s() - began_s
 
-    def fetch(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
+    def fetch(
+        self, relation: duckdb.DuckDBPyRelation, cursor: duckdb.DuckDBPyConnection
+    ) -> pa.Table:
         """Run a relation and return its rows.
+
+        Args:
+            relation: what to run.
+            cursor: its own.
 
         Raises:
             LimitExceededError: there are more rows than may be.
         """
         if self._max_rows is None:
-            whole: pa.Table = relation.to_arrow_table()
+            whole: pa.Table = _attended(relation.to_arrow_table, cursor)
             return whole
         kept, count = [], 0
-        schema, batches = read_batches(relation, rows=min(BATCH_ROWS, self._max_rows + 1))
+        rows = min(BATCH_ROWS, self._max_rows + 1)
+        schema, batches = read_batches(relation, cursor, rows=rows)
         for batch in batches:
             kept.append(batch)
             count += batch.num_rows
@@ -167,13 +177,45 @@ def _interruptible() -> Iterator[None]:
         raise
 
 
+def _attended(call: Callable[[], _Answer], cursor: duckdb.DuckDBPyConnection) -> _Answer:
+    """Let DuckDB work in a thread, so that Ctrl-C stops it at once.
+
+    Where the main thread itself waits inside DuckDB, it may look for signals only at the end of
+    the query.
+
+    Args:
+        call: what DuckDB does.
+        cursor: that it is done on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    found: Future[_Answer] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            found.set_exception(error)
+
+    thread = threading.Thread(target=work, name="runlake-query", daemon=True)
+    thread.start()
+    try:
+        return found.result()
+    except KeyboardInterrupt:
+        while thread.is_alive():
+            cursor.interrupt()  # which is forgotten where it comes before the query has begun
+            thread.join(_AGAIN_S)
+        raise
+
+
 def read_batches(
-    relation: duckdb.DuckDBPyRelation, *, rows: int
+    relation: duckdb.DuckDBPyRelation, cursor: duckdb.DuckDBPyConnection, *, rows: int
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Run a relation and give its rows as they come.
 
     Args:
         relation: what to run.
+        cursor: its own.
         rows: of a batch.
 
     Returns:
@@ -182,15 +224,17 @@ def read_batches(
     Raises:
         duckdb.Error: at any batch, where Arrow's stream has only the words.
     """
-    reader = relation.to_arrow_reader(rows)
-    return reader.schema, _batches(reader)
+    reader = _attended(lambda: relation.to_arrow_reader(rows), cursor)
+    return reader.schema, _batches(reader, cursor)
 
 
-def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+def _batches(
+    reader: pa.RecordBatchReader, cursor: duckdb.DuckDBPyConnection
+) -> Iterator[pa.RecordBatch]:
     with reader:
         while True:
             try:
-                batch = reader.read_next_batch()
+                batch = _attended(reader.read_next_batch, cursor)
             except StopIteration:
                 return
             except (OSError, pa.ArrowException) as error:

@@ -16,12 +16,14 @@ from runlake._lazy import lazy
 from runlake.query import confine
 from runlake.query.confine import UNHURRIED
 from runlake.query.held import COLUMNS, STEPPED
+from runlake.query.homes import homes_table
+from runlake.query.logged import logged_table
 from runlake.query.registered_tables import SOURCES
 from runlake.query.views import NEEDS, VIEWS, build_sql
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import duckdb
     import numpy as np
@@ -155,7 +157,11 @@ class Database:
             # A WITH may hold a DELETE; only the transaction knows for sure.
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             with watch.over(cursor):
-                return watch.fetch(cursor.sql(query, params=params))
+                relation = cursor.sql(query, params=params)
+                if watch is UNHURRIED:  # ours, and short
+                    own: pa.Table = relation.to_arrow_table()
+                    return own
+                return watch.fetch(relation, cursor)
         finally:
             cursor.close()
 
@@ -208,7 +214,8 @@ class Database:
         try:
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             with watch.over(cursor):
-                yield confine.read_batches(cursor.sql(query, params=params), rows=batch_rows)
+                relation = cursor.sql(query, params=params)
+                yield confine.read_batches(relation, cursor, rows=batch_rows)
         finally:
             cursor.close()
 
@@ -239,11 +246,10 @@ class Database:
         _abandon(self._root)
 
     def _build(self, name: str) -> None:
-        values = {"root": self.tables.root_url}
         for statement in build_sql(name, self.points, purged=self.tables.purged):
+            params = {"root": self.tables.root_url} if "$root" in statement else {}
             sources = {found: self._source(found) for found in _SOURCE.findall(statement)}
-            used = {key: value for key, value in values.items() if f"${key}" in statement}
-            self._over(sources, statement, used)
+            self._over(sources, statement, params)
 
     def _over(
         self, sources: Mapping[str, pa.Table], statement: str, params: Mapping[str, Any]
@@ -274,24 +280,24 @@ class Database:
 
     def _source(self, name: str) -> pa.Table:
         """Return what a fold's statement calls `source_<name>`."""
-        make = SOURCES.get(name)
-        if name == "point_files" or make is not None:
-            return make(self._folded.registered) if make else _point_table(self.points)
-        if name in {"writers", "lake_events"}:
-            found: pa.Table = getattr(self.tables, name)
-            return found
-        if name in {"births", "purged"}:
-            purged = pa.table({"id": arrays.strings(self.tables.purged)})
-            return purged if name == "purged" else self._folded.births
-        if name == "runs":
-            runs = self._folded.runs
-            return runs.append_column("place", arrays.numbers(np.arange(runs.num_rows)))
-        if name == "maps":
-            columns = {"params": "value", "metrics": "last", "tags": "value"}
-            return pa.table(
-                {held: self._holding(held).whole.maps(of) for held, of in columns.items()}
-            )
+        if name in SOURCES:
+            return SOURCES[name](self._folded.registered)
+        known: dict[str, Callable[[], pa.Table]] = {
+            "experiments": lambda: homes_table(self._folded.homes),
+            "run_facts": lambda: self._folded.run_facts,
+            "maps": self._maps,
+            "lake_events": lambda: self.tables.lake_events,
+            "logged_models": lambda: logged_table(self._folded.logged),
+            "point_files": lambda: _point_table(self.points),
+        }
+        if name in known:
+            return known[name]()
         return self._holding(name).whole.table(COLUMNS[name])
+
+    def _maps(self) -> pa.Table:
+        """Return what runs hold, one map a run of each kind."""
+        columns = {"params": "value", "metrics": "last", "tags": "value"}
+        return pa.table({held: self._holding(held).whole.maps(of) for held, of in columns.items()})
 
 
 def _point_table(points: Sequence[PointFile]) -> pa.Table:

@@ -6,34 +6,35 @@ counts microseconds. `metrics` holds last values.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from runlake._lazy import lazy
 from runlake.errors import NotFoundError
 from runlake.query.data import read_data
+from runlake.storage import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from runlake.query.engine import Query
+    from runlake.query.homes import Home
+else:
+    pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
 
 _Found = TypeVar("_Found")
 
-_RUN_SQL: Final = """
-SELECT
-    rowid AS place,
-    * EXCLUDE (start_time, end_time),
-    epoch_ms(start_time) AS start_time,
-    epoch_ms(end_time) AS end_time
-FROM inside.run_facts
-"""
 _EXPERIMENT_SQL: Final = """
 SELECT * EXCLUDE (creation_time, last_update_time), epoch_ms(creation_time) AS creation_time,
     epoch_ms(last_update_time) AS last_update_time
 FROM experiments
 """
+_TIMES: Final = ("start_time", "end_time")
 # Names that a message may offer; more than this nobody reads, and comparing them takes long.
 _NEAR_NAMES: Final = 50
 
@@ -136,42 +137,43 @@ class Page(list[_Found]):
 
 
 def get_run(query: Query, run_id: str) -> RunRecord:
-    """Return one run, deleted or not.
+    """Return one run, deleted or not; DuckDB is not asked.
 
     Raises:
         NotFoundError: the snapshot holds no such run; the message names the nearest.
     """
-    statement = f"{_RUN_SQL}WHERE run_id = $run_id"
-    found = query.read(statement, {"run_id": run_id}, needs=("run_facts",))
-    if not found.num_rows:
+    place = pc.index(query.folded.run_facts["run_id"], arrays.text(run_id)).as_py()
+    if place < 0:
         raise _not_found(query, "run", run_id, table="run_facts", column="run_id")
-    return _records(query, found)[0]
+    return get_runs(query, pa.chunked_array([[place]], pa.int64()))[0]
 
 
 def get_runs(query: Query, places: pa.ChunkedArray[Any]) -> list[RunRecord]:
-    """Return the runs at some places of `inside.run_facts`, in the order of the places."""
-    statement = f"{_RUN_SQL}WHERE rowid IN (SELECT unnest(CAST($places AS BIGINT[])))"
-    listed: list[Any] = places.to_pylist()
-    found = query.read(statement, {"places": listed}, needs=("run_facts",))
-    records = dict(zip(found["place"].to_pylist(), _records(query, found), strict=True))
-    return [records[place] for place in listed]
+    """Return the runs at some places, in their order; DuckDB is not asked.
 
-
-def _records(query: Query, found: pa.Table) -> list[RunRecord]:
-    """Return rows of `_RUN_SQL` as records, with what the runs hold."""
-    names = RunInfo.__slots__
+    Args:
+        query: the snapshot.
+        places: of the runs, see `runlake.query.folded`.
+    """
+    found = query.folded.run_facts.take(places)
+    columns = [
+        _milliseconds(found[name]) if name in _TIMES else found[name].to_pylist()
+        for name in RunInfo.__slots__
+    ]
     records = {
-        row["place"]: RunRecord(
-            RunInfo(**{name: row[name] for name in names}),
-            RunData(params={}, metrics={}, tags={}),
-        )
-        for row in found.to_pylist()
+        place: RunRecord(RunInfo(*about), RunData(params={}, metrics={}, tags={}))
+        for place, *about in zip(places.to_pylist(), *columns, strict=True)
     }
-    data = read_data(query, found["place"])
+    data = read_data(query, places)
     held = (data[name].to_pylist() for name in ("prefix", "place", "key", "num", "str"))
     for prefix, place, key, number, text in zip(*held, strict=True):
         getattr(records[place].data, prefix)[key] = number if prefix == "metrics" else text
-    return list(records.values())
+    return [records[place] for place in places.to_pylist()]
+
+
+def _milliseconds(times: pa.ChunkedArray[Any]) -> list[int | None]:
+    numbers: list[int | None] = times.cast(pa.int64()).to_pylist()
+    return [None if number is None else number // 1000 for number in numbers]
 
 
 def get_experiment(query: Query, experiment_id: str) -> Experiment:
@@ -201,19 +203,35 @@ def get_experiment_by_name(query: Query, name: str) -> Experiment:
 
 
 def find_experiment(query: Query, experiment_id: str) -> Experiment | None:
-    """Return one experiment, None where the snapshot holds none."""
-    return next(
-        iter(read_experiments(query, "WHERE experiment_id = $1", params=[experiment_id])), None
-    )
+    """Return one experiment, None where the snapshot holds none; DuckDB is not asked."""
+    home = query.folded.homes.get(experiment_id)
+    return None if home is None else _experiment(home)
 
 
 def find_experiment_by_name(query: Query, name: str) -> Experiment | None:
-    """Return the experiment of a name, None where the snapshot holds none.
+    """Return the experiment of a name, None where the snapshot holds none; DuckDB is not asked.
 
     Two lakes merged by a plain copy may hold a name twice; the active, then the oldest, rules.
     """
-    clause = "WHERE name = $1 ORDER BY lifecycle_stage, creation_time, experiment_id LIMIT 1"
-    return next(iter(read_experiments(query, clause, params=[name])), None)
+
+    def order(home: Home) -> tuple[str, float, str]:
+        age = math.inf if home.created_us is None else home.created_us
+        return home.lifecycle_stage, age, home.experiment_id
+
+    named = [home for home in query.folded.homes.values() if home.name == name]
+    return _experiment(min(named, key=order)) if named else None
+
+
+def all_experiments(query: Query) -> list[Experiment]:
+    """Return every experiment, deleted ones too, in the order of ids; DuckDB is not asked."""
+    return [_experiment(home) for home in query.folded.homes.values()]
+
+
+def _experiment(home: Home) -> Experiment:
+    created, changed = (
+        None if us is None else us // 1000 for us in (home.created_us, home.changed_us)
+    )
+    return Experiment(*home[:4], created, changed, home.tags)
 
 
 def read_experiments(query: Query, clause: str, *, params: list[Any]) -> list[Experiment]:

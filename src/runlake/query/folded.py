@@ -7,8 +7,10 @@ The rules, the same for every question:
   gone.
 - A run belongs to the experiment of its earliest fact. Its `status` is RUNNING (or SCHEDULED)
   while a writer whose own latest word is that has put an object within `stale_s`; else it is
-  the latest word of all writers. `is_stale`: the status is RUNNING or SCHEDULED, and no open
-  writer of the run is that fresh. A run without any word on its status counts as RUNNING.
+  the latest word of all writers. A word that was set for the run as a whole outdoes all own
+  words before it. `is_stale`: the status is RUNNING or SCHEDULED, and no open writer of the run
+  is that fresh; of one that was set, no writer at all. A run without any word on its status
+  counts as RUNNING.
 - Runs stand in the order of their start, the newest first, then of their ids. A run's *place*
   in that order is how all parts name it.
 """
@@ -21,10 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.query.held import Held, Holding, Selected
+from runlake.query.homes import Home, fold_homes
+from runlake.query.logged import LoggedModel, fold_models
 from runlake.query.registered import FoldedModels
+from runlake.query.run_facts import run_facts
 from runlake.query.summaries import SummaryFold, read_columns
 from runlake.storage import arrays
 from runlake.storage.standing import Coded, occurs_once, standing
+from runlake.storage.state import MODEL_KINDS
 from runlake.storage.states import StateRows
 
 if TYPE_CHECKING:
@@ -108,15 +114,30 @@ class Folded(FoldedModels):
         """
         self._tables = tables
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether `runs` has been asked for before."""
+        return "_ordered" in self.__dict__
+
     @cached_property
     def runs(self) -> pa.Table:
         """One row for each run, by place.
 
         `run_id`, `experiment_id`, `run_name`, `status`, `is_quiet` (no open writer of it is
-        fresh), `start_us`, `end_us` (of the latest word), `user_id`, `source_name`,
-        `parent_run_id`, `is_deleted`.
+        fresh), `is_set` (the latest word was set for the run as a whole), `start_us`, `end_us`
+        (of the latest word), `user_id`, `source_name`, `parent_run_id`, `is_deleted`.
         """
         return self._ordered[0]
+
+    @cached_property
+    def run_facts(self) -> pa.Table:
+        """What is known of each run by itself, by place; see `runlake.query.run_facts`."""
+        return run_facts(self.runs, self.homes, self._tables.root_url)
+
+    @cached_property
+    def homes(self) -> dict[str, Home]:
+        """The experiments, see `runlake.query.homes`."""
+        return fold_homes(self._tables, self.births)
 
     @cached_property
     def births(self) -> pa.Table:
@@ -140,6 +161,16 @@ class Folded(FoldedModels):
         )
 
     @cached_property
+    def deletions(self) -> pa.Table:
+        """The runs that were deleted one by one, and when: `run_id`, `clock`."""
+        facts = self._facts
+        rows = np.concatenate([facts.rows(schema.DELETE), facts.rows(schema.RESTORE)])
+        rows = facts.stand(rows, facts.runs_of(rows), latest=True)
+        rows = rows[facts.kinds.codes[rows] == facts.kinds.code_of(schema.DELETE)]
+        run_ids: Any = facts.runs.values.take(arrays.numbers(facts.runs_of(rows)))
+        return pa.table({"run_id": run_ids, "clock": arrays.numbers(facts.clocks[rows])})
+
+    @cached_property
     def params(self) -> Holding:
         """What params runs have: `value`, `number`."""
         return self._holding(schema.PARAM, latest=False)
@@ -153,6 +184,11 @@ class Folded(FoldedModels):
     def inputs(self) -> Holding:
         """What data sets runs have, as JSON: `value`."""
         return self._holding(schema.INPUT, latest=True)
+
+    @cached_property
+    def logged(self) -> dict[str, LoggedModel]:
+        """The logged models, see `runlake.query.logged`."""
+        return fold_models(self._tables)
 
     @cached_property
     def metrics(self) -> Holding:
@@ -192,7 +228,7 @@ class Folded(FoldedModels):
     @cached_property
     def _facts(self) -> _Facts:
         """What runs say of themselves, and of some runs all facts there are."""
-        spoken = self._tables.facts.of_kinds(_HELD, but=True)
+        spoken = self._tables.facts.of_kinds({*_HELD, *MODEL_KINDS}, but=True)
         spoken.load(spoken.schema.names)  # in one pass
         wanted = self._doubtful(spoken)
         rows = spoken
@@ -367,29 +403,56 @@ class Folded(FoldedModels):
         """
         facts, count = self._facts, len(self._facts.runs.values)
         rows = facts.rows(schema.STATUS)
-        pairs = facts.runs_of(rows) * len(facts.writers.values)
-        rows = facts.stand(rows, pairs + facts.writers.codes[rows], latest=True)
-        runs, writers = facts.runs_of(rows), facts.writers.codes[rows]
-        said = facts.values("str", rows)
+        was_set = facts.keys.codes[rows] == facts.keys.code_of(schema.STATUS_SET)
+        words, own = rows[was_set], rows[~was_set]
+        pairs = facts.runs_of(own) * len(facts.writers.values)
+        own = facts.stand(own, pairs + facts.writers.codes[own], latest=True)
+        words = facts.stand(words, facts.runs_of(words), latest=True)
+        latest = np.concatenate([own, words])
+        latest = facts.stand(latest, facts.runs_of(latest), latest=True)
+        is_set = np.zeros(count, bool)
+        is_set[facts.runs_of(latest[np.isin(latest, words)])] = True
+        own = self._behind(own, words)
+        runs, writers, said = facts.runs_of(own), facts.writers.codes[own], facts.values("str", own)
 
         def some(words: Collection[str], is_meant: NDArray[np.bool_]) -> NDArray[np.bool_]:
             says = _flags(pc.is_in(said, value_set=arrays.strings(sorted(words))))
             return np.bincount(runs, weights=says & is_meant[writers], minlength=count) > 0
 
         is_open = self._writers.is_open
-        latest = facts.stand(rows, runs, latest=True)
-        has_word = np.zeros(count, bool)
-        has_word[facts.runs_of(latest)] = True
+        has_own = np.zeros(count, bool)
+        has_own[facts.runs_of(latest)] = True
+        has_own &= ~is_set
         is_heard = some(schema.OPEN, self._writers.is_fresh)
         status = pc.coalesce(self._spread("str", latest), arrays.text(schema.RUNNING))
         for word in (schema.SCHEDULED, schema.RUNNING):
             status = pc.if_else(arrays.flags(some({word}, is_open)), arrays.text(word), status)
         ends = self._spread("num", latest).cast(pa.int64(), safe=False)
+        clocks = self._spread("clock", latest)
         return {
             "status": status,
-            "is_quiet": arrays.flags(np.where(has_word, ~is_heard, ~is_fresh)),
-            "end_us": pc.coalesce(ends, self._spread("clock", latest)),
+            "is_quiet": arrays.flags(np.where(has_own, ~is_heard, ~is_fresh)),
+            "is_set": arrays.flags(is_set),
+            "end_us": pc.if_else(arrays.flags(is_set), ends, pc.coalesce(ends, clocks)),
         }
+
+    def _behind(self, own: NDArray[np.int64], words: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the own words of writers that no word set for their run came after.
+
+        Args:
+            own: one of each writer and run at most.
+            words: what was set, one of each run at most.
+        """
+        if not len(words):
+            return own
+        facts = self._facts
+        rows = np.concatenate([own, words])
+        ranks = facts.writer_ranks[facts.writers.codes[rows]]
+        order = np.empty(len(rows), np.int64)
+        order[np.lexsort([facts.seqs[rows], ranks, facts.clocks[rows]])] = np.arange(len(rows))
+        last = np.full(len(facts.runs.values), -1)
+        last[facts.runs_of(words)] = order[len(own) :]
+        return own[order[: len(own)] > last[facts.runs_of(own)]]
 
     def _spread(self, column: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
         """Return what facts hold, one of a run at most, by run code; null elsewhere."""

@@ -51,7 +51,7 @@ def _model_versions(known: Registered) -> pa.Table:
     for model in known.by_name.values():
         for alias, number in sorted(model.aliases.items()):
             aliases.setdefault((model.model_id, number), []).append(alias)
-    facts = ("source", "location", "run_id", "run_link")
+    facts = ("source", "location", "run_id", "run_link", "logged_model_id")
     columns: dict[str, Any] = {
         "name": arrays.strings([model.name for model, _ in rows]),
         "version": _times([version.number for _, version in rows]),

@@ -42,6 +42,7 @@ REGISTRY_VIEWS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("location", "VARCHAR"),
         ("run_id", "VARCHAR"),
         ("run_link", "VARCHAR"),
+        ("logged_model_id", "VARCHAR"),
         ("status", "VARCHAR"),
         ("stage", "VARCHAR"),
         ("aliases", "VARCHAR[]"),
@@ -92,7 +93,7 @@ _VERSIONS = f"""
 CREATE TABLE model_versions AS
 SELECT
     name, version, model_id, {_TIMES}, description, user_id, source, location, run_id, run_link,
-    '{READY}' AS status, stage, aliases, tags
+    logged_model_id, '{READY}' AS status, stage, aliases, tags
 FROM source_model_versions
 ORDER BY name, version
 """

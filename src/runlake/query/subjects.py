@@ -101,6 +101,7 @@ VERSIONS: Final = Subject(
         "description": "text",
         "user_id": "text",
         "run_link": "text",
+        "logged_model_id": "text",
         "creation_time": "time",
         "last_update_time": "time",
     },

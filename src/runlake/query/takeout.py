@@ -46,6 +46,7 @@ TABLES: Final = {
     "console": "What runs wrote to stdout and stderr, line by line.",
     "alerts": "What runs called for attention for.",
     "provenance": "What ran where: code, command, machine, packages.",
+    "logged_models": "The models that runs logged, with params, metrics and tags.",
     "registered_models": "The models of the registry.",
     "model_versions": "Their versions, with stages, aliases and tags.",
     "model_aliases": "Which version each alias means.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from runlake import schema
 from runlake.query.event_views import EVENT_VIEWS, view_sql
 from runlake.query.folds import FOLDS
+from runlake.query.logged_views import LOGGED_NEEDS, LOGGED_SQL, LOGGED_TABLES, LOGGED_VIEWS
 from runlake.query.origin_views import ORIGIN_NEEDS, ORIGIN_SQL, ORIGIN_VIEWS
 from runlake.query.registry_views import REGISTRY_NEEDS, REGISTRY_SQL, REGISTRY_VIEWS
 from runlake.storage.table_files import EVENTS, METRICS
@@ -119,6 +120,7 @@ VIEWS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         for name, view in EVENT_VIEWS.items()
     },
     "provenance": ORIGIN_VIEWS["provenance"],
+    **LOGGED_VIEWS,
     **REGISTRY_VIEWS,
 }
 
@@ -138,6 +140,7 @@ NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "artifacts": ("point_files",),
     **dict.fromkeys(EVENT_VIEWS, ("point_files",)),
     **ORIGIN_NEEDS,
+    **LOGGED_NEEDS,
     **REGISTRY_NEEDS,
 }
 
@@ -148,7 +151,7 @@ ROW_TABLES: Final = {
     "events": "events",
     "artifacts": "events",
     **dict.fromkeys(EVENT_VIEWS, "events"),
-    **dict.fromkeys(ORIGIN_SQL, "events"),
+    **dict.fromkeys([*ORIGIN_SQL, *LOGGED_SQL], "events"),
 }
 
 # Parquet's statistics leave NaN out, and DuckDB believes them: without the detour it would skip
@@ -227,6 +230,7 @@ _ROWS: Final = {
     "artifacts": _ARTIFACTS,
     **{name: view_sql(name) for name in EVENT_VIEWS},
     **ORIGIN_SQL,
+    **LOGGED_SQL,
 }
 
 
@@ -246,7 +250,8 @@ def build_sql(name: str, points: Sequence[PointFile], *, purged: Collection[str]
                 events=_table_sql(EVENTS, points, purged),
             )
         ]
-    return [REGISTRY_SQL[name]] if name in REGISTRY_SQL else FOLDS[name].split(";")
+    folded = LOGGED_TABLES | REGISTRY_SQL
+    return [folded[name]] if name in folded else FOLDS[name].split(";")
 
 
 def _segments_sql(points: Sequence[PointFile], purged: Collection[str]) -> str:

@@ -30,6 +30,7 @@ class ModelVersion:
         location: where its files lie: `runs:/<run id>/<path>`, or a URL.
         run_id: the run that made it, None where nobody said.
         run_link: a link to that run.
+        logged_model_id: the logged model that it is, None where it is none.
         status: `READY`.
         status_message: nothing.
         tags: text by key.
@@ -47,6 +48,7 @@ class ModelVersion:
     location: str
     run_id: str | None
     run_link: str | None
+    logged_model_id: str | None
     status: str
     status_message: str | None
     tags: dict[str, str]
@@ -110,6 +112,7 @@ def version_entity(model: registered.Model, version: registered.Version) -> Mode
         location=version.fact("location") or "",
         run_id=version.fact("run_id"),
         run_link=version.fact("run_link"),
+        logged_model_id=version.fact("logged_model_id"),
         status=READY,
         status_message=None,
         tags=dict(version.tags),

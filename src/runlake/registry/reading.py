@@ -308,6 +308,18 @@ class Reading:
         page: Page[ModelVersion] = self._house.ask(answer)
         return page
 
+    def standing(self, name: str | None = None) -> Registered:
+        """Return all that stands now, as the fold has it, for faces that say it otherwise.
+
+        Args:
+            name: of a model that is asked for; what only its claim says is then among it.
+
+        Raises:
+            NotFoundError: there is no such model; names the nearest.
+            StorageError: the store cannot be read.
+        """
+        return self._book.read() if name is None else self._read(name)[0]
+
     # Inside.
 
     def _read(self, name: str) -> tuple[Registered, registered.Model]:

@@ -31,6 +31,7 @@ from runlake.writing import values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from runlake.writing.events import Row
 
@@ -53,6 +54,7 @@ class Registry(Changing):
         tags: Mapping[str, object] | None = None,
         *,
         description: str | None = None,
+        creation_time: datetime | float | None = None,
         reason: str | None = None,
     ) -> RegisteredModel:
         """Make a model.
@@ -61,6 +63,8 @@ class Registry(Changing):
             name: 1 to 250 printable characters without `/` and `:`.
             tags: its first tags.
             description: what it is.
+            creation_time: when it was made, if not now, as of a model that comes from another
+                registry: an aware datetime, or milliseconds since 1970.
             reason: why, for the audit trail.
 
         Returns:
@@ -81,7 +85,7 @@ class Registry(Changing):
                 raise self._taken(name)
             model_id = ids.random_model_id() if number else ids.derived_model_id(name)
             claim = ModelClaim(
-                **words.claim_facts(reason),
+                **words.claim_facts(reason, creation_time),
                 model_id=model_id,
                 name=name,
                 number=number + 1,
@@ -226,7 +230,7 @@ class Registry(Changing):
 
     # Versions.
 
-    def create_model_version(
+    def create_model_version(  # noqa: PLR0913 - one for each thing that a version says
         self,
         name: str,
         source: str,
@@ -235,6 +239,9 @@ class Registry(Changing):
         tags: Mapping[str, object] | None = None,
         run_link: str | None = None,
         description: str | None = None,
+        location: str | None = None,
+        logged_model_id: str | None = None,
+        creation_time: datetime | float | None = None,
         reason: str | None = None,
     ) -> ModelVersion:
         """Make the next version of a model; its number is given out once and for ever.
@@ -248,6 +255,11 @@ class Registry(Changing):
             tags: its first tags.
             run_link: a link to that run.
             description: what it is.
+            location: where its files lie, as `runs:/<run id>/<path>`, a URL or a path; None
+                follows the source.
+            logged_model_id: the logged model that it is.
+            creation_time: when it was made, if not now, as of a version that comes from another
+                registry: an aware datetime, or milliseconds since 1970.
             reason: why, for the audit trail.
 
         Returns:
@@ -262,23 +274,19 @@ class Registry(Changing):
         texts = words.tags(tags)
         source = words.required("source", source)
         known, model = self._model(name)
-        location, of_run = source, None
-        if uris.is_model_uri(source):
-            location = self.resolve(source).location
-        elif uris.is_run_uri(source):
-            of_run, path = uris.parse_run_uri(source)
-            location = uris.run_uri(of_run, path)
+        place, of_run = self._origin(source, location)
         claim = VersionClaim(
-            **words.claim_facts(reason),
+            **words.claim_facts(reason, creation_time),
             model_id=model.model_id,
             name=model.name,
             number=FIRST_CLAIM,
             description=words.text("description", description),
             tags=texts,
             source=source,
-            location=location,
+            location=place,
             run_id=of_run if run_id is None else values.run_id(run_id),
             run_link=words.text("run_link", run_link),
+            logged_model_id=words.text("logged_model_id", logged_model_id),
         )
         values.text(_MODEL, name, claim.text)
         rows = self._book.claim_version(model, claim)
@@ -360,6 +368,7 @@ class Registry(Changing):
             tags=found.tags,
             run_link=found.run_link,
             description=found.description or None,
+            logged_model_id=found.logged_model_id,
             reason=reason,
         )
 
@@ -608,6 +617,17 @@ class Registry(Changing):
         return version_entity(again, again.versions[found.number])
 
     # Inside.
+
+    def _origin(self, source: str, location: str | None) -> tuple[str, str | None]:
+        """Return where the files of a source lie, and the run that it names, if any."""
+        if location is not None:
+            return words.required("location", location), None
+        if uris.is_model_uri(source):
+            return self.resolve(source).location, None
+        if uris.is_run_uri(source):
+            run_id, path = uris.parse_run_uri(source)
+            return uris.run_uri(run_id, path), run_id
+        return source, None
 
     def _ensure(self, name: str, reason: str | None) -> None:
         """Make a model if there is none."""

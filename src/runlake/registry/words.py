@@ -22,9 +22,18 @@ _VERSION_ALIAS: Final = re.compile(r"[vV]\d+")
 _ALIAS_LIMIT_CHARS: Final = 255
 
 
-def claim_facts(reason: str | None) -> dict[str, Any]:
-    """Return what every claim says besides what it is about: who, where, when, why, a nonce."""
-    return {**about(reason), "time_us": clock.now_us(), "nonce": ids.new_nonce()}
+def claim_facts(reason: str | None, creation_time: object = None) -> dict[str, Any]:
+    """Return what every claim says besides what it is about: who, where, when, why, a nonce.
+
+    Args:
+        reason: why; None where nobody said.
+        creation_time: an aware datetime or milliseconds since 1970; None means now.
+
+    Raises:
+        InvalidInputError: the reason is too long, or it is no such time.
+    """
+    time_us = clock.now_us() if creation_time is None else values.time_us(creation_time)
+    return {**about(reason), "time_us": time_us, "nonce": ids.new_nonce()}
 
 
 def about(reason: str | None, **more: object) -> dict[str, Any]:

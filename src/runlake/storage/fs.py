@@ -46,6 +46,7 @@ _STORES: Final = {
     "abfss": ("adlfs", "azure"),
 }
 _ALIASES: Final = {"s3a": "s3", "gcs": "gs"}
+_DATABASES: Final = {"mssql", "mysql", "postgresql", "sqlite"}
 _CHAINS: Final = {"blockcache", "cached", "dir", "filecache", "reference", "simplecache"}
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 
@@ -65,7 +66,7 @@ def open_filesystem(
         The filesystem, rooted at the URL.
 
     Raises:
-        InvalidInputError: the scheme is unknown, or a web address that cannot be written.
+        InvalidInputError: the scheme is unknown, or the address is a server's or a database's.
         MissingDependencyError: the scheme's library is not installed.
     """
     text = os.fspath(url)
@@ -85,16 +86,28 @@ def _open_scheme(
         return LocalFilesystem(_local_root(unquote(rest)))
     if scheme == "memory":
         return MemoryFilesystem(rest.strip("/"))
-    if scheme in {"http", "https"}:
-        message = (
-            f"{scheme}://{_public(rest)} is a server's address, and runlake has no server: a lake "
-            "is a folder or a bucket. Write its path or URL, for example './lake' or "
-            "'s3://bucket/lake'."
-        )
+    message = _elsewhere(scheme, rest)
+    if message is not None:
         raise InvalidInputError(message)
     if scheme in _STORES:
         return _open_store(scheme, rest, options, settings)
     return _open_plain(scheme, rest, options, settings)
+
+
+def _elsewhere(scheme: str, rest: str) -> str | None:
+    """Say of the address of another tracker what to write instead; None for a place of ours."""
+    url = f"{scheme}://{_public(rest)}"
+    if scheme == "runlake" or scheme.startswith("runlake+"):
+        own = rest if scheme == "runlake" else f"{scheme.removeprefix('runlake+')}://{rest}"
+        return f"{url} is how MLflow is told of a lake; here write {_public(own)!r}."
+    kind = "server" if scheme in {"http", "https"} else "database"
+    if kind == "database" and scheme.partition("+")[0] not in _DATABASES:
+        return None
+    return (
+        f"{url} is a {kind}'s address, and runlake has no {kind}: a lake is a folder or a bucket. "
+        "Write its path or URL instead, for example './lake' or 's3://bucket/lake'; "
+        f"`runlake import mlflow {url}` brings along what is there."
+    )
 
 
 def _open_store(

@@ -10,7 +10,7 @@ contiguous, so the next is found without a listing. The normative text is `docs/
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from runlake import ids, schema
@@ -80,7 +80,11 @@ class _Claim:
         try:
             facts: dict[str, Any] = json.loads(data)
             manifest.check_format(facts["format"], key=key, url=url)
-            known = {field.name: facts[field.name] for field in fields(cls)}
+            known = {
+                field.name: facts[field.name]
+                for field in fields(cls)
+                if field.default is MISSING or field.name in facts
+            }
             known["tags"] = {str(tag): str(text) for tag, text in facts["tags"].items()}
             known |= {name: str(known[name]) for name in ("model_id", "name", "nonce")}
             known |= {name: int(known[name]) for name in ("number", "time_us")}
@@ -121,12 +125,15 @@ class VersionClaim(_Claim):
         location: where its files lie: `runs:/<run id>/<path>`, or a URL.
         run_id: the run that made it.
         run_link: a link to that run.
+        logged_model_id: the logged model that it is; None where it is none, and in claims of
+            before there were any.
     """
 
     source: str
     location: str
     run_id: str | None
     run_link: str | None
+    logged_model_id: str | None = None
 
 
 def numbered(claim: VersionClaim, number: int) -> VersionClaim:

@@ -19,7 +19,7 @@ from runlake.storage import ranges, segments
 from runlake.storage.index import PointIndex
 from runlake.storage.parts import Parts, Whole, read_footer
 from runlake.storage.snapshot import SnapshotExpiredError
-from runlake.storage.table_files import METRICS
+from runlake.storage.table_files import EVENTS, METRICS
 from runlake.storage.tables import PointFile, PointRows
 
 if TYPE_CHECKING:
@@ -169,6 +169,29 @@ class PointFiles:
             return self._far(self._cache, found, ranges.Wanted(run_ids, keys))
         except FileNotFoundError as error:
             raise expired(self._fs.url, error) from error
+
+    def events(self, writers: Collection[str], run_ids: Collection[str]) -> tuple[PointFile, ...]:
+        """Return the files that may hold what some writers say of some runs, but for points.
+
+        Requests of a far lake as of `files`.
+
+        Args:
+            writers: of the rows wanted.
+            run_ids: the runs that these are about.
+
+        Raises:
+            SnapshotExpiredError: an object is gone; take another snapshot.
+            StorageError: the store cannot be read, or the cache cannot be written.
+        """
+        rising = sorted(run_ids)
+        filed = [of for of in self._compacted if of.table == EVENTS.name]
+        starts = [bisect_left(rising, of.runs[0]) for of in filed]
+        found = [
+            of
+            for of, start in zip(filed, starts, strict=True)
+            if start < len(rising) and rising[start] <= of.runs[1]
+        ]
+        return self.files([*found, *(of for of in self._segments if of.writer in writers)])
 
     def _compacted_with(
         self, index: PointIndex, rows: NDArray[np.int64], run_ids: Collection[str] | None

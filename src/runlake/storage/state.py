@@ -59,6 +59,19 @@ SUMMARY_COLUMNS: Final = (
     ("max_time", "int64"),
 )
 
+# What runs and models say of logged models. No run exists only because they name it.
+MODEL_KINDS: Final = frozenset(
+    {
+        schema.MODEL,
+        schema.MODEL_STATUS,
+        schema.MODEL_PARAM,
+        schema.MODEL_TAG,
+        schema.MODEL_METRIC,
+        schema.MODEL_DELETE,
+        schema.MODEL_INPUT,
+        schema.OUTPUT,
+    }
+)
 # Kinds whose standing value rides in the state; all others stand in the rows only.
 FACT_KINDS: Final = frozenset(
     {
@@ -70,8 +83,10 @@ FACT_KINDS: Final = frozenset(
         schema.DELETE,
         schema.RESTORE,
         schema.CLOSE,
+        *MODEL_KINDS,
     }
 )
+_EARLIEST: Final = frozenset({schema.PARAM, schema.MODEL, schema.MODEL_PARAM})
 _SPOTS: Final = ("last", "first", "min", "max")
 
 
@@ -94,7 +109,7 @@ class Fact(NamedTuple):
 
 def earliest_stands(kind: str, key: str) -> bool:
     """Tell which of two facts about the same thing stands: the earliest, else the latest."""
-    return kind == schema.PARAM or (kind == schema.RUN and key != schema.RUN_NAME)
+    return kind in _EARLIEST or (kind == schema.RUN and key != schema.RUN_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +194,19 @@ class FactBook:
         facts[kind, key] = fact
 
     def status(self, run_id: str) -> str | None:
-        """Return this writer's latest word on the status of a run."""
-        fact = self._runs.get(run_id, {}).get((schema.STATUS, ""))
+        """Return this writer's latest word on its own part of a run."""
+        fact = self._runs.get(run_id, {}).get((schema.STATUS, schema.STATUS_OWN))
         return None if fact is None else fact.str
+
+    def has_ended(self, run_id: str) -> bool:
+        """Tell whether this writer's latest word of any kind is that a run has ended."""
+        facts = self._runs.get(run_id, {})
+        words = [
+            fact
+            for key in (schema.STATUS_OWN, schema.STATUS_SET)
+            if (fact := facts.get((schema.STATUS, key))) is not None
+        ]
+        return bool(words) and max(words, key=lambda fact: fact[:2]).str in schema.ENDED
 
     def open_runs(self) -> set[str]:
         """Return the runs that this writer has started and not ended."""
@@ -190,7 +215,7 @@ class FactBook:
     def open_facts(self) -> Iterator[tuple[str, Fact]]:
         """Yield the runs of `open_runs` in order, each with the word that it is open."""
         for run_id in sorted(self.open_runs()):
-            yield run_id, self._runs[run_id][schema.STATUS, ""]
+            yield run_id, self._runs[run_id][schema.STATUS, schema.STATUS_OWN]
 
     def all_runs(self) -> set[str]:
         """Return every run that has a fact."""

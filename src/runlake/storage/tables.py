@@ -94,6 +94,14 @@ class Points(Protocol):
             Files that may hold such points, and points that were read already.
         """
 
+    def events(self, writers: Collection[str], run_ids: Collection[str]) -> tuple[PointFile, ...]:
+        """Return the files that may hold what some writers say of some runs, but for points.
+
+        Args:
+            writers: of the rows wanted.
+            run_ids: the runs that these are about.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -149,6 +157,31 @@ class SnapshotTables:
         if callable(self.points):
             return self.points(table)
         return tuple(file for file in self.points if file.table in {"", table})
+
+    def event_files(
+        self, writers: Collection[str], run_ids: Collection[str]
+    ) -> tuple[PointFile, ...]:
+        """Return the files that may hold what some writers say of some runs, but for points.
+
+        Args:
+            writers: of the rows wanted, as facts name them.
+            run_ids: the runs that these are about.
+
+        Returns:
+            Segments of these writers, and files of table `events`; they hold other rows too.
+
+        Raises:
+            SnapshotExpiredError: an object is gone; take another snapshot.
+            StorageError: the store cannot be read, or the cache cannot be written.
+        """
+        if callable(self.points):
+            return self.points.events(writers, run_ids)
+        return tuple(
+            file
+            for file in self.row_files("events")
+            if (any(file.runs[0] <= each <= file.runs[1] for each in run_ids))
+            or (not file.table and file.writer in writers)
+        )
 
     def select_points(
         self, run_ids: Collection[str] | None, keys: Collection[str] | None

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +29,7 @@ from runlake.writing.journal import MAX_POINTS
 from runlake.writing.rows import build, read_points
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -78,6 +81,8 @@ class Writer:
         self.sealed = Position(0, 0)
         self.uploaded = Position(0, 0)
         self.ended_runs: set[str] = set()
+        self._held = Counter[str]()
+        self._held_lock = threading.Lock()
         self.must_end = False
         self.objects = 0
         self._folded = Position(0, 0)
@@ -106,6 +111,29 @@ class Writer:
     def refused(self) -> int:
         """Rows that the journal did not take because it had reached its limit."""
         return self.journal.refused
+
+    @contextmanager
+    def holding(self, run_id: str) -> Iterator[bool]:
+        """Keep what is known of a run while rows of it are logged, also where it has ended.
+
+        Any thread may.
+
+        Args:
+            run_id: the run.
+
+        Yields:
+            Whether it is known. If not, what it has said is no longer saved beside the
+            journal, and rows of it go to a fresh writer.
+        """
+        with self._held_lock:
+            self._held[run_id] += 1
+        try:
+            yield run_id not in self.ended_runs
+        finally:
+            with self._held_lock:
+                self._held[run_id] -= 1
+                if not self._held[run_id]:
+                    del self._held[run_id]
 
     def retire(self) -> None:
         """Take no more rows, and say that this writer ends."""
@@ -325,17 +353,27 @@ class Writer:
     def _forget_ended(self, cut: Position) -> None:
         """Drop from the state what has ended before `cut`; `ended_runs` tells who resumes.
 
-        A run that is resumed behind `cut` stays. Whoever resumes writes first and looks into
-        `ended_runs` after, and here it is the other way round, so that one sees the other.
+        A run with rows behind `cut` stays, and one that is held. Whoever resumes or holds it
+        does so first and looks into `ended_runs` after, and here it is the other way round, so
+        that one sees the other.
         """
-        ended = {run for run in self._tail.touched if self.book.status(run) in schema.ENDED}
+        ended = {run for run in self._tail.touched if self.book.has_ended(run)}
         self.ended_runs |= ended
         if ended:
-            behind = self.journal.read_events(cut, self.journal.position())
-            resumed = {event.run_id for event in behind if event.str in schema.OPEN}
-            self.ended_runs -= resumed
-            ended -= resumed
+            with self._held_lock:
+                kept = set(self._held)
+            kept |= self._runs_behind(cut)
+            self.ended_runs -= kept
+            ended -= kept
         self.book.forget(ended)
+
+    def _runs_behind(self, cut: Position) -> set[str]:
+        """Return the runs with rows that the journal has taken behind a place."""
+        end = self.journal.position()
+        points = read_points(self.journal.read_points(cut, end))
+        used = np.flatnonzero(np.bincount(points.key_ids)) if len(points) else ()
+        runs = {self.journal.keys[key_id][0] for key_id in used}
+        return runs | {event.run_id for event in self.journal.read_events(cut, end)}
 
     def _save(self) -> None:
         """Write the cumulative state beside the journal: where recovery starts."""

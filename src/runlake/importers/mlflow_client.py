@@ -1,0 +1,291 @@
+"""Runs of a database or a tracking server, through MLflow's own client, page by page."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from runlake import schema
+from runlake._lazy import need
+from runlake.errors import RunlakeError
+from runlake.importers.mlflow_models import bring_models, client_models
+from runlake.importers.mlflow_words import (
+    MODELS_NOTE,
+    PARENT,
+    USER,
+    Steps,
+    input_of,
+    millis,
+)
+from runlake.importers.source import (
+    Note,
+    Source,
+    SourceError,
+    SourceExperiment,
+    SourceFile,
+    SourceRun,
+    point_table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
+
+    from runlake.importers.report import Report
+    from runlake.importers.source import SourceInput
+    from runlake.lake import Lake
+
+_PAGE_RUNS: Final = 1000
+_PAGE_POINTS: Final = 25_000  # what MLflow's server gives at once
+_DEFAULT: Final = "0"
+_ALL: Final = 3  # ViewType.ALL
+
+
+class MlflowStore(Source):
+    """The runs of one tracking URI."""
+
+    kind = "mlflow"
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        experiment: str | None = None,
+        registry: str | None = None,
+        models: bool = True,
+    ) -> None:
+        """Connect; nothing is read yet.
+
+        Args:
+            uri: the tracking URI.
+            experiment: only this one, by name or id.
+            registry: URI of the registry; None: the same.
+            models: whether registered models come too.
+
+        Raises:
+            SourceError: nobody answers there.
+            MissingDependencyError: MLflow is not installed.
+        """
+        self.name = without_password(uri)
+        self._only = experiment
+        self._models = models
+        self._client = client_of(uri, registry or uri)
+        self._known: dict[str, SourceExperiment] | None = None
+        with told(self.name):
+            self._store = self._client._tracking_client.store  # noqa: SLF001 - pages of histories
+
+    def count(self) -> int | None:
+        """Return None: to count is to read."""
+        return None
+
+    def experiments(self) -> Iterator[SourceExperiment]:
+        """Yield all experiments."""
+        for experiment in self._experiments().values():
+            if experiment.source_id != _DEFAULT:
+                yield experiment
+
+    def runs(self) -> Iterator[SourceRun]:
+        """Yield all runs, by experiment, the oldest first."""
+        for experiment_id, experiment in self._experiments().items():
+            token = None
+            while True:
+                with told(self.name):
+                    page = self._client.search_runs(
+                        [experiment_id],
+                        run_view_type=_ALL,
+                        max_results=_PAGE_RUNS,
+                        order_by=["attributes.start_time ASC"],
+                        page_token=token,
+                    )
+                for run in page:
+                    yield self._run(experiment, run)
+                token = page.token
+                if not token:
+                    break
+
+    def finish(self, lake: Lake, report: Report) -> None:
+        """Bring registered models."""
+        if self._models:
+            with told(self.name):
+                bring_models(client_models(self._client), lake, report)
+
+    def _experiments(self) -> dict[str, SourceExperiment]:
+        if self._known is None:
+            self._known = {}
+            token = None
+            while True:
+                with told(self.name):
+                    page = self._client.search_experiments(
+                        view_type=_ALL, order_by=["creation_time ASC"], page_token=token
+                    )
+                for each in page:
+                    if self._only in {None, each.name, each.experiment_id}:
+                        self._known[each.experiment_id] = _experiment(each)
+                token = page.token
+                if not token:
+                    break
+        return self._known
+
+    def _run(self, experiment: SourceExperiment, run: Any) -> SourceRun:  # noqa: ANN401 - MLflow's
+        info, tags = run.info, dict(run.data.tags)
+        notes: list[Note] = []
+        return SourceRun(
+            source_id=info.run_id,
+            experiment=experiment,
+            name=info.run_name or tags.get("mlflow.runName") or None,
+            status=info.status,
+            start_us=millis(info.start_time),
+            end_us=millis(info.end_time),
+            user=info.user_id or tags.get(USER) or None,
+            parent_id=tags.get(PARENT) or None,
+            is_deleted=info.lifecycle_stage == schema.DELETED,
+            params=dict(run.data.params),
+            tags=tags,
+            inputs=list(_inputs(run, notes)),
+            points=lambda: self._points(info.run_id, sorted(run.data.metrics), notes),
+            artifacts=lambda: _artifacts(info.artifact_uri, notes),
+            notes=lambda: notes,
+        )
+
+    def _points(self, run_id: str, keys: list[str], notes: list[Note]) -> Iterator[pa.Table]:
+        steps = Steps()
+        with_data = 0
+        for key in keys:
+            token = None
+            while True:
+                with told(self.name):
+                    page = self._store.get_metric_history(
+                        run_id, key, max_results=_PAGE_POINTS, page_token=token
+                    )
+                for each in page:
+                    steps.meet(each.value)
+                    with_data += bool(getattr(each, "dataset_name", None))
+                yield point_table(
+                    [key] * len(page),
+                    [steps.cut(each.step) for each in page],
+                    [each.timestamp * 1000 for each in page],
+                    [float(each.value) for each in page],
+                )
+                token = page.token
+                if not token:
+                    break
+        notes += steps.notes()
+        if with_data:
+            what = "the data set that a metric was measured on is not kept with the point"
+            notes.append(Note(what, count=with_data))
+
+
+def client_of(uri: str, registry: str | None = None) -> Any:  # noqa: ANN401 - MLflow's
+    """Return MLflow's client of a tracking URI.
+
+    Args:
+        uri: the tracking URI.
+        registry: that of the registry; None: the same.
+
+    Raises:
+        SourceError: MLflow knows no such address.
+        MissingDependencyError: MLflow is not installed.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    tracking = need("mlflow.tracking", extra="mlflow")
+    with told(without_password(uri)):
+        return tracking.MlflowClient(tracking_uri=uri, registry_uri=registry or uri)
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Turn MLflow's errors, and those of what it stands on, into ours.
+
+    Args:
+        name: of the source, for the message.
+
+    Raises:
+        SourceError: whatever went wrong.
+    """
+    try:
+        yield
+    except RunlakeError:
+        raise
+    except Exception as error:
+        message = f"MLflow cannot read {name}: {type(error).__name__}: {error}"
+        raise SourceError(message) from error
+
+
+def files_at(uri: str) -> Iterator[SourceFile]:
+    """Yield the files at one of MLflow's artifact URIs.
+
+    Args:
+        uri: of a run or a model.
+
+    Raises:
+        SourceError: they cannot be listed.
+        MissingDependencyError: MLflow is not installed.
+    """
+    registry = need("mlflow.store.artifact.artifact_repository_registry", extra="mlflow")
+    with told(uri):
+        repository = registry.get_artifact_repository(uri)
+    waiting: list[str | None] = [None]
+    while waiting:
+        folder = waiting.pop()
+        with told(uri):
+            found = repository.list_artifacts(folder)
+        for each in sorted(found, key=lambda info: info.path, reverse=True):
+            if each.is_dir:
+                waiting.append(each.path)
+            else:
+                yield SourceFile(each.path, _fetcher(repository, each.path, uri), each.file_size)
+
+
+def without_password(uri: str) -> str:
+    """Return an address without the password in it."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+
+
+def _fetcher(repository: Any, path: str, uri: str) -> Callable[[Path], Path]:  # noqa: ANN401
+    def fetch(folder: Path) -> Path:
+        with told(uri), _lock:
+            return Path(repository.download_artifacts(path, dst_path=str(folder)))
+
+    return fetch
+
+
+def _artifacts(uri: str, notes: list[Note]) -> Iterator[SourceFile]:
+    try:
+        yield from files_at(uri)
+    except SourceError as error:
+        notes.append(Note("artifacts left out: they cannot be listed", f"{uri}: {error}"))
+
+
+def _experiment(given: Any) -> SourceExperiment:  # noqa: ANN401 - MLflow's
+    return SourceExperiment(
+        name=given.name,
+        source_id=given.experiment_id,
+        tags=dict(given.tags),
+        is_deleted=given.lifecycle_stage == schema.DELETED,
+        created_us=millis(given.creation_time),
+    )
+
+
+def _inputs(run: Any, notes: list[Note]) -> Iterator[SourceInput]:  # noqa: ANN401 - MLflow's
+    inputs = getattr(run, "inputs", None)
+    for each in getattr(inputs, "dataset_inputs", None) or ():
+        tags = {tag.key: tag.value for tag in each.tags}
+        yield input_of(dict(each.dataset), tags)
+    models = len(getattr(inputs, "model_inputs", None) or ())
+    outputs = getattr(run, "outputs", None)
+    models += len(getattr(outputs, "model_outputs", None) or ())
+    if models:
+        notes.append(Note(MODELS_NOTE, count=models))
+
+
+# MLflow's downloads show bars of their own, and share what they keep for them.
+_lock = threading.Lock()

@@ -1,0 +1,248 @@
+"""What the real MLflow tracked comes whole, from its folder and from its database, and goes out."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from runlake import ids
+from runlake.errors import NotFoundError
+from runlake.importers import export_to, import_from
+from runlake.importers.mlflow_client import without_password
+from runlake.importers.source import SourceError
+from runlake.lake import open_lake
+from tests.importers.made import everything
+from tests.importers.mlflow_made import T_MS, Tracked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runlake.importers import Report
+    from runlake.lake import Lake
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def _memory() -> Lake:
+    return open_lake(f"memory://{ids.new_nonce()}/lake", refresh=0)
+
+
+class Came(NamedTuple):
+    """A lake that MLflow's runs came into."""
+
+    lake: Lake
+    report: Report
+    tracked: Tracked
+
+
+@pytest.fixture(scope="module", params=["mlflow_folder", "mlflow_database"])
+def came(request: pytest.FixtureRequest) -> Iterator[Came]:
+    """The same runs from each of MLflow's stores, in a lake of their own."""
+    tracked: Tracked = request.getfixturevalue(request.param)
+    with _memory() as lake:
+        yield Came(lake, import_from("mlflow", str(tracked.place), lake), tracked)
+
+
+def test_mlflow_store_comes_whole(came: Came) -> None:
+    lake, report, tracked = came
+    assert report.is_exact, (report.problems, report.losses)
+    assert (report.brought, report.checked, report.models, report.versions) == (5, 5, 1, 2)
+    assert (report.points, report.artifacts, report.inputs) == (43, 2, 1)
+    child, parent = tracked.ids["child"], tracked.ids["parent"]
+    record = lake.get_run(child)
+    assert record.info.run_name == "child"
+    assert record.info.status == "FAILED"
+    assert (record.info.start_time, record.info.end_time) == (T_MS, T_MS + 5000)
+    assert record.info.parent_run_id == parent
+    assert record.data.params == {"lr": "0.1", "empty": " "}
+    assert record.data.tags["note"] == "zwei\nZeilen ü"
+    assert lake.get_run(parent).info.user_id == "ada"
+    assert lake.get_run(parent).info.source_name == "train.py"
+    assert lake.get_run(tracked.ids["open"]).info.status == "RUNNING"
+    stages = [lake.get_run(tracked.ids[name]).info for name in ("deleted", "in the bin")]
+    assert [info.lifecycle_stage for info in stages] == ["deleted", "deleted"]
+    points = lake.sql(
+        "SELECT step, epoch_ms(timestamp) AS at, value FROM metrics "
+        "WHERE run_id = ? AND key = 'loss' ORDER BY step",
+        [child],
+    ).rows()
+    assert points == [(step, T_MS + step, 1 / (step + 1)) for step in range(40)]
+    strange = lake.sql("SELECT step, isnan(value) FROM metrics WHERE key = 'val/acc' ORDER BY 1")
+    assert strange.rows() == [(-3, True), (2**40, False)]
+    assert lake.artifacts.download(child, "notes/a.txt").read_bytes() == b"hello"
+    assert lake.maintain.verify(artifacts=True).is_sound
+
+
+def test_experiments_and_data_sets_come_with_what_is_said_of_them(came: Came) -> None:
+    lake = came.lake
+    rows = lake.sql("SELECT name, lifecycle_stage FROM experiments ORDER BY name").rows()
+    assert dict(rows) == {
+        "Default": "active",
+        "digits": "active",
+        "empty": "active",
+        "gone": "deleted",
+    }
+    digits = lake.get_experiment_by_name("digits")
+    assert digits is not None
+    assert digits.tags["team"] == "vision"
+    made_ms = came.tracked.made_ms["digits"]
+    assert digits.creation_time == made_ms
+    inputs = lake.sql("SELECT name, digest, context, schema, profile FROM inputs").rows()
+    assert inputs == [("train", "abc12345", "training", '{"s": 1}', '{"rows": 1}')]
+
+
+def test_registered_models_keep_numbers_aliases_stages_and_times(came: Came) -> None:
+    registry, child = came.lake.registry, came.tracked.ids["child"]
+    model = registry.get_registered_model("net")
+    assert (model.description, model.tags) == ("a net", {"a": "b"})
+    assert model.aliases == {"champion": 3}
+    first, third = (registry.get_model_version("net", number) for number in (1, 3))
+    assert (first.current_stage, first.tags, first.description) == ("Staging", {"n": "0"}, "v0")
+    assert (third.run_id, third.source) == (child, f"runs:/{child}/model")
+    assert third.creation_timestamp == came.tracked.made_ms["net/3"]
+    with pytest.raises(NotFoundError):
+        registry.get_model_version("net", 2)
+
+
+def test_import_again_changes_nothing(came: Came) -> None:
+    before = everything(came.lake)
+    report = import_from("mlflow", str(came.tracked.place), came.lake)
+    assert (report.already, report.points, report.models, report.versions) == (5, 0, 0, 0)
+    assert report.is_exact
+    assert everything(came.lake) == before
+
+
+def test_run_that_went_on_in_mlflow_is_brought_up_to_date(
+    mlflow_folder: Tracked, tmp_path: Path
+) -> None:
+    root = tmp_path / "mlruns"
+    shutil.copytree(mlflow_folder.place, root)
+    child = mlflow_folder.ids["child"]
+    (folder,) = root.glob(f"*/{child}")
+    with _memory() as lake:
+        import_from("mlflow", str(root), lake)
+        with (folder / "metrics" / "loss").open("a") as lines:
+            lines.write(f"{T_MS} inf 40\n{T_MS} 3.5 41.7 train abc\n")
+        (folder / "tags" / "note").write_text("new")
+        report = import_from("mlflow", str(tmp_path), lake)
+        assert report.problems == []
+        assert (report.grown, report.already, report.points) == (1, 4, 2)
+        assert {loss.what.partition(":")[0] for loss in report.losses} == {
+            "step was no whole number",
+            "the data set that a metric was measured on is not kept with the point",
+        }
+        assert lake.get_run(child).data.tags["note"] == "new"
+        counts = lake.sql("SELECT count FROM metric_summary WHERE key = 'loss'").rows()
+        assert counts == [(42,)]
+
+
+def test_only_one_experiment_comes_if_it_is_named(mlflow_folder: Tracked) -> None:
+    with _memory() as lake:
+        report = import_from(
+            "mlflow", str(mlflow_folder.place), lake, experiment="gone", models="false"
+        )
+        assert (report.brought, report.models) == (1, 0)
+        assert report.experiments == ["gone"]
+
+
+def test_places_that_hold_nothing_of_mlflow_are_told(tmp_path: Path) -> None:
+    with _memory() as lake:
+        with pytest.raises(NotFoundError, match="there is no"):
+            import_from("mlflow", str(tmp_path / "none"), lake)
+        with pytest.raises(SourceError, match="no experiments of MLflow"):
+            import_from("mlflow", str(tmp_path), lake)
+        (tmp_path / "file.db").write_text("no database")
+        with pytest.raises(SourceError, match="neither a folder of MLflow's nor a SQLite"):
+            import_from("mlflow", str(tmp_path / "file.db"), lake)
+
+
+def test_broken_run_of_a_folder_is_told_and_the_others_come(
+    mlflow_folder: Tracked, tmp_path: Path
+) -> None:
+    root = tmp_path / "mlruns"
+    shutil.copytree(mlflow_folder.place, root)
+    (folder,) = root.glob(f"*/{mlflow_folder.ids['child']}")
+    (folder / "metrics" / "loss").write_text("a b c\n")
+    with _memory() as lake:
+        report = import_from("mlflow", str(root), lake, models="false")
+        assert (report.brought, report.failed) == (4, 1)
+        assert "is no point of a metric" in report.problems[0]
+
+
+def test_password_of_an_address_is_not_told() -> None:
+    assert without_password("postgresql://a:b@host/db") == "postgresql://a:***@host/db"
+    assert without_password("sqlite:///x.db") == "sqlite:///x.db"
+
+
+def test_runs_go_out_to_mlflow_and_come_back_the_same(
+    mlflow_folder: Tracked, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MLflow puts artifacts there
+    shutil.copy(empty_database, tmp_path / "out.db")
+    uri = f"sqlite:///{tmp_path}/out.db"
+    with _memory() as lake, _memory() as back:
+        import_from("mlflow", str(mlflow_folder.place), lake)
+        report = export_to("mlflow", uri, lake)
+        assert report.problems == []
+        assert (report.brought, report.points, report.artifacts) == (5, 43, 2)
+        again = export_to("mlflow", uri, lake)
+        assert (again.already, again.points, again.problems) == (5, 0, [])
+        assert import_from("mlflow", uri, back).problems == []
+        found = [
+            lake.sql(
+                "SELECT key, step, timestamp, CAST(value AS VARCHAR) FROM metrics ORDER BY ALL"
+            ).rows(),
+            lake.sql(
+                "SELECT run_name, experiment_name, status, start_time, end_time, user_id, params, "
+                "lifecycle_stage FROM runs ORDER BY run_name"
+            ).rows(),
+        ]
+        home = [
+            back.sql(
+                "SELECT key, step, timestamp, CAST(value AS VARCHAR) FROM metrics ORDER BY ALL"
+            ).rows(),
+            back.sql(
+                "SELECT run_name, experiment_name, status, start_time, end_time, user_id, params, "
+                "lifecycle_stage FROM runs ORDER BY run_name"
+            ).rows(),
+        ]
+        assert home == found
+        kept = back.sql("SELECT value FROM tags WHERE key = 'runlake.run_id'").rows()
+        assert {run_id for (run_id,) in kept} == set(mlflow_folder.ids.values())
+
+
+def test_run_that_is_half_out_or_has_grown_gets_the_rest(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, tmp_path / "out.db")
+    uri = f"sqlite:///{tmp_path}/out.db"
+    with _memory() as lake:
+        with lake.start_run("a", experiment="one") as run:
+            run.log_metric("loss", 1.0, step=0, timestamp=T_MS)
+            run.log_metric("a(b)", 1.0)
+            run.log_metric("far", float("inf"), timestamp=T_MS)
+            run.log_param("long", "x" * 7000)
+        first = export_to("mlflow", uri, lake)
+        assert first.problems == []
+        assert {loss.what.partition(":")[0] for loss in first.losses} >= {
+            "metric left out",
+            "param left out",
+            "infinity",
+        }
+        with lake.start_run(run_id=run.run_id) as more:
+            more.log_metric("loss", 0.5, step=1, timestamp=T_MS)
+        second = export_to("mlflow", uri, lake, run_ids=[run.run_id])
+        assert (second.grown, second.problems) == (1, [])
+        with _memory() as back:
+            import_from("mlflow", uri, back)
+            rows = back.sql("SELECT step, value FROM metrics WHERE key = 'loss' ORDER BY 1").rows()
+            assert rows == [(0, 1.0), (1, 0.5)]
