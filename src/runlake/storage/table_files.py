@@ -8,6 +8,7 @@ file is sorted, immutable, and readable without runlake. The normative text is
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,6 +40,7 @@ PLAIN: Final = "plain"
 
 # Texts that are numbered in memory too: each of them occurs in many rows.
 _NUMBERED: Final = frozenset({"run_id", "kind", "key", "writer", "experiment_name", "host"})
+_ROWS_OF_PAGE: Final = "max_rows_per_page"
 _TIMES: Final = "TIMESTAMP WITH TIME ZONE"
 _SQL_TYPES: Final = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE"}
 _ENCODINGS: Final = {"string": CODED, "int64": DELTA, "float64": SPLIT}
@@ -224,6 +226,11 @@ def arrow_schema(table: Table) -> pa.Schema:
 def parquet_options(table: Table) -> dict[str, Any]:
     """Return how a table is written: what `pyarrow.parquet.ParquetWriter` takes."""
     names = [column.name for column in table.columns]
+    # One page for each column of a row group: compression finds again what is in its page.
+    page: dict[str, Any] = {"data_page_size": 16 << 20}
+    if _ROWS_OF_PAGE in inspect.signature(pq.write_table).parameters:
+        # Before it had a name, pyarrow set no bound to it.
+        page[_ROWS_OF_PAGE] = table.group_rows
     return {
         "compression": "zstd",
         "compression_level": 3,
@@ -234,9 +241,7 @@ def parquet_options(table: Table) -> dict[str, Any]:
         "write_page_checksum": True,
         "write_statistics": True,
         "store_schema": False,
-        # One page for each column of a row group: compression finds again what is in its page.
-        "data_page_size": 16 << 20,
-        "max_rows_per_page": table.group_rows,
+        **page,
         "sorting_columns": [pq.SortingColumn(names.index(name)) for name in table.order],
     }
 
