@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmarks import data, lakes, parallel
-from benchmarks.harness import AT_LEAST, AT_MOST, Figure, scratch, shown_rounds, spread
+from benchmarks.harness import AT_MOST, Figure, scratch, shown_rounds, spread
 from benchmarks.rivals import mlflow as sqlite
 from benchmarks.tasks import FILTER, LIMIT, ORDER, fingerprint
 
@@ -82,6 +82,8 @@ def pair(what: str, unit: str, found: dict[str, tuple[float, str]], sense: str) 
 
 def _logging(folder: Path, options: Options) -> list[Figure]:
     """Time calls that log, one store after the other."""
+    import mlflow  # noqa: PLC0415 - after the environment is set
+
     stores = [_Store.of(who, folder) for who in (_SQLITE, _LAKE)]
     figures = []
     calls: list[tuple[str, Callable[[_Store, Options], list[float]], str]] = [
@@ -93,7 +95,10 @@ def _logging(folder: Path, options: Options) -> list[Figure]:
         found = {}
         for store in stores:
             spans = spread(call(store, options))
-            found[store.who] = (spans.p50, f"p99 {spans.p99:.4g}, greatest {spans.greatest:.4g}")
+            note = (
+                f"MLflow {mlflow.__version__}; p99 {spans.p99:.4g}, greatest {spans.greatest:.4g}"
+            )
+            found[store.who] = (spans.p50, note)
         figures += pair(f"{what}, p50", unit, found, AT_MOST)
     return figures
 
@@ -117,7 +122,7 @@ def _log_metric(store: _Store, options: Options) -> list[float]:
     def call(step: int) -> None:
         store.client.log_metric(run_id, _KEY, values[step % 100], _BEGAN_MS + step, step)
 
-    return _timed(call, options.size(2_000, quick=5), 1e6)
+    return _timed(call, options.size(1_000, quick=5), 1e6)
 
 
 def _log_batch(store: _Store, options: Options) -> list[float]:
@@ -133,7 +138,7 @@ def _log_batch(store: _Store, options: Options) -> list[float]:
         ]
         store.client.log_batch(run_id, metrics)
 
-    return _timed(call, options.size(30, quick=1), 1e3)
+    return _timed(call, options.size(20, quick=1), 1e3)
 
 
 def _whole_run(store: _Store, options: Options) -> list[float]:
@@ -150,7 +155,7 @@ def _whole_run(store: _Store, options: Options) -> list[float]:
         store.client.log_batch(run_id, metrics, given)
         store.client.set_terminated(run_id)
 
-    return _timed(call, options.size(200, quick=2), 1e3)
+    return _timed(call, options.size(100, quick=2), 1e3)
 
 
 # Asking.
@@ -174,7 +179,7 @@ def _searching(folder: Path, options: Options) -> list[Figure]:
                 store.client.search_runs, among, FILTER, order_by=list(ORDER), max_results=LIMIT
             )
             answers.add(fingerprint([run.info.run_name for run in best()]))
-            few = _rounds(best, options.size(21, quick=1))
+            few = _rounds(best, options.size(11, quick=1))
             every = _rounds(partial(_all_runs, store, among), options.size(3, quick=1))
             found[store.who] = [
                 (statistics.median(few), shown_rounds(few)),

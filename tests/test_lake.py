@@ -23,7 +23,8 @@ from runlake.errors import (
     StateError,
     StorageError,
 )
-from runlake.lake import Lake, describe_experiment, ensure_experiment, open_lake
+from runlake.lake import Lake, open_lake
+from runlake.lake_parts import describe_experiment, ensure_experiment
 from runlake.settings import Settings
 from runlake.storage import layout
 from runlake.storage.fs import open_filesystem

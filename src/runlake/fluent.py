@@ -16,7 +16,7 @@ from runlake.active import (
     the_run,
 )
 from runlake.errors import InvalidInputError
-from runlake.lake import describe_experiment, ensure_experiment
+from runlake.lake_parts import describe_experiment, ensure_experiment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

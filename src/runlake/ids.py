@@ -65,6 +65,11 @@ def derived_writer_id(time_us: int, content: str) -> str:
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 
+def new_logged_model_id() -> str:
+    """Return an id for a logged model as MLflow makes them: `m-` and 32 random hex digits."""
+    return f"m-{os.urandom(16).hex()}"
+
+
 def new_nonce() -> str:
     """Return 16 random lower-case hex digits that tell one attempt from another."""
     return os.urandom(8).hex()

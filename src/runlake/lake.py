@@ -35,7 +35,6 @@ from runlake.storage.engine import open_storage
 from runlake.writing import values
 from runlake.writing.disabled import DisabledDrain
 from runlake.writing.drain import Drain, drains_of
-from runlake.writing.run_rows import RunRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from runlake.registry import book, reading, registry
     from runlake.registry.registry import Registry
     from runlake.settings import Settings
-    from runlake.storage.engine import Storage
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.snapshot import Snapshot
     from runlake.upkeep.copies import copying
@@ -143,7 +141,7 @@ class Lake(Questions):
         self.artifacts = Artifacts(
             self._storage,
             lambda run_id: self.get_run(run_id).info.experiment_id,
-            ledger=Ledger(self._logged_files, self._write, self._note),
+            ledger=Ledger(self._logged_files, self._write, self._note, self._check_place),
             parallel=resolved.parallel_requests,
         )
         house = House(self._check_writable, self._experiments.locate, self._bring_own, self._expire)
@@ -576,6 +574,11 @@ class Lake(Questions):
         self._note(experiment_id, rows)
         self.flush()
 
+    def _check_place(self, experiment_id: str, run_id: str) -> None:
+        self._check_writable()
+        self._experiments.name_of(experiment_id)
+        values.run_id(run_id)
+
     def _note(self, experiment_id: str, rows: list[Row]) -> None:
         """Log rows of runs that may have ended; they are in the journal when this returns."""
         self._check_writable()
@@ -632,68 +635,3 @@ class Lake(Questions):
         changed = written != self._rows_seen
         self._rows_seen = written
         return changed
-
-
-def ensure_experiment(lake: Lake, name: str) -> str:
-    """Return the id of an experiment; make it where there is none.
-
-    Where the store is away, the id is the one that follows from the name.
-
-    Args:
-        lake: the lake.
-        name: 1 to 250 printable characters.
-
-    Raises:
-        InvalidInputError: the name is none.
-        StateError: the experiment is deleted, or the lake is read-only.
-    """
-    lake._check_writable()  # noqa: SLF001 - what modules of this package do with a lake
-    return lake._experiments.resolve(name)  # noqa: SLF001 - as above
-
-
-def describe_experiment(lake: Lake, experiment_id: str) -> Experiment:
-    """Return an experiment; where the store is away, what follows from its id and name.
-
-    Args:
-        lake: the lake.
-        experiment_id: the experiment.
-    """
-    try:
-        found = lake._find_experiment(experiment_id)  # noqa: SLF001 - as above
-    except StorageError:
-        found = None
-    return found or lake._experiments.unseen(experiment_id)  # noqa: SLF001 - as above
-
-
-def experiments_of(lake: Lake) -> Experiments:
-    """Return what makes and finds the experiments of a lake.
-
-    Args:
-        lake: the lake.
-    """
-    return lake._experiments  # noqa: SLF001 - as above
-
-
-def rows_of(lake: Lake, run_id: str, *, experiment_id: str, experiment_name: str) -> RunRows:
-    """Return what takes rows of a run that this process need not have begun.
-
-    Args:
-        lake: the lake.
-        run_id: the run, new or not, open or ended.
-        experiment_id: where it lies.
-        experiment_name: as far as known.
-
-    Raises:
-        StateError: the lake is read-only.
-    """
-    lake._check_writable()  # noqa: SLF001 - as above
-    return RunRows(lake._drain, run_id, experiment_id, experiment_name)  # noqa: SLF001 - as above
-
-
-def storage_of(lake: Lake) -> Storage:
-    """Return where a lake's objects are; what this process has not brought there is not.
-
-    Args:
-        lake: the lake.
-    """
-    return lake._storage  # noqa: SLF001 - as above

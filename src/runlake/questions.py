@@ -659,7 +659,7 @@ def ask(lake: Questions, answer: Callable[[Query], _Answer]) -> _Answer:
     return lake._ask(answer)  # noqa: SLF001 - commands ask what is no part of the public face
 
 
-def read_points(lake: Questions, query: Query, run_ids: Sequence[str], key: str) -> Points:
+def read_points(lake: Questions, query: Query, *, run_ids: Sequence[str], key: str) -> Points:
     """Return the points of one metric of some runs, as columns.
 
     Args:

@@ -28,16 +28,15 @@ def quiet_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 def mlflow_folder(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     """A folder `mlruns`; copy it before you write to it."""
     root = tmp_path_factory.mktemp("folder")
-    with _calm():
-        made = track((root / "mlruns").as_uri(), root / "mlruns", root / "files")
-    return made
+    with _calm(root):
+        return track((root / "mlruns").as_uri(), root / "mlruns", root / "files")
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of MLflow's without runs; copy it, because to make one takes seconds."""
     file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    with _calm():
+    with _calm(file.parent):
         from mlflow.tracking import MlflowClient  # noqa: PLC0415 - takes seconds
 
         MlflowClient(f"sqlite:///{file}").search_experiments()
@@ -50,17 +49,17 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory, empty_database: Pa
     root = tmp_path_factory.mktemp("database")
     file = root / "mlflow.db"
     file.write_bytes(empty_database.read_bytes())
-    with _calm():
-        made = track(f"sqlite:///{file}", file, root / "files")
-    return made
+    with _calm(root):
+        return track(f"sqlite:///{file}", file, root / "files")
 
 
 @contextmanager
-def _calm() -> Iterator[None]:
-    """Have MLflow say and warn of nothing while data are made."""
+def _calm(folder: Path) -> Iterator[None]:
+    """Have MLflow say and warn of nothing while data are made, and leave files there only."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        patch.chdir(folder)  # where MLflow makes a store of its own beside the one that it is given
         for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_ALLOW_FILE_STORE"):
             patch.setenv(name, "true")
         yield

@@ -17,6 +17,7 @@ class Tracked(NamedTuple):
         place: the folder or the database.
         uri: the tracking URI.
         ids: runs by what the script calls them.
+        model_id: a logged model.
         made_ms: when MLflow made some things, milliseconds since 1970.
     """
 
@@ -24,6 +25,7 @@ class Tracked(NamedTuple):
     uri: str
     ids: dict[str, str]
     made_ms: dict[str, int]
+    model_id: str
 
 
 def track(uri: str, place: Path, files: Path) -> Tracked:
@@ -60,6 +62,25 @@ def track(uri: str, place: Path, files: Path) -> Tracked:
     client.log_inputs(child, [entities.DatasetInput(dataset, tags)])
     client.log_text(child, "hello", "notes/a.txt")
     client.log_text(child, "", "empty.txt")
+    model = client.create_logged_model(
+        home, "net", source_run_id=child, tags={"t": "1"}, params={"p": "2"}, model_type="sklearn"
+    )
+    client.log_outputs(child, [entities.LoggedModelOutput(model.model_id, 3)])
+    client.log_metric(
+        child,
+        "val/f1",
+        0.5,
+        timestamp=T_MS,
+        step=2,
+        model_id=model.model_id,
+        dataset_name="train",
+        dataset_digest="abc12345",
+    )
+    weights = files / "weights.bin"
+    weights.write_bytes(b"weights")
+    client.log_model_artifact(model.model_id, str(weights))
+    client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.READY)
+    client.log_inputs(parent, models=[entities.LoggedModelInput(model.model_id)])
     client.set_terminated(child, "FAILED", T_MS + 5000)
     client.set_terminated(parent, "FINISHED", T_MS + 9000)
     client.delete_run(begin("deleted"))
@@ -68,19 +89,24 @@ def track(uri: str, place: Path, files: Path) -> Tracked:
     client.log_metric(begin("in the bin", gone), "x", 1.5, timestamp=T_MS, step=0)
     client.delete_experiment(gone)
     client.create_experiment("empty", f"{files.as_uri()}/empty")
-    _register(client, child)
+    _register(client, child, model.model_id)
     made_ms = {
         "digits": client.get_experiment(home).creation_time,
         "net/3": client.get_model_version("net", "3").creation_timestamp,
     }
-    return Tracked(place, uri, ids, made_ms)
+    return Tracked(place, uri, ids, made_ms, model.model_id)
 
 
-def _register(client: Any, run_id: str) -> None:  # noqa: ANN401 - MLflow's
+def _register(client: Any, run_id: str, model_id: str) -> None:  # noqa: ANN401 - MLflow's
     client.create_registered_model("net", tags={"a": "b"}, description="a net")
     for number in range(3):
         client.create_model_version(
-            "net", f"runs:/{run_id}/model", run_id, {"n": str(number)}, description=f"v{number}"
+            "net",
+            f"runs:/{run_id}/model",
+            run_id,
+            {"n": str(number)},
+            description=f"v{number}",
+            model_id=model_id if number else None,
         )
     client.delete_model_version("net", "2")
     client.set_registered_model_alias("net", "champion", "3")

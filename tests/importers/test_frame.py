@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import runlake
 from runlake import ids
 from runlake.errors import InvalidInputError, StateError
-from runlake.importers import bring, bring_runs, import_from
+from runlake.importers import bring_runs, import_from
+from runlake.importers.bring import EXPERIMENT_TAG
 from runlake.importers.facts import ids_of
 from runlake.importers.source import Note, SourceEvent, SourceInput
 from runlake.lake import open_lake
@@ -66,7 +67,7 @@ def _memory() -> Lake:
 
 @given(made=_runs)
 @settings(
-    max_examples=4,
+    max_examples=3,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_random_runs_come_out_as_they_went_in_and_only_once(
@@ -127,7 +128,7 @@ def test_import_is_whole_on_each_store_and_the_lake_is_sound(lake: Lake, tmp_pat
     found = lake.sql("SELECT key, step, counts FROM histograms WHERE run_id = ?", [child])
     assert found.rows() == [("grad", 3, [1.0, 2.0])]
     experiment = lake.get_experiment(record.info.experiment_id)
-    assert experiment.tags == {"of": "test", bring.EXPERIMENT_TAG: "7"}
+    assert experiment.tags == {"of": "test", EXPERIMENT_TAG: "7"}
     assert lake.maintain.verify(artifacts=True).is_sound
 
 
@@ -162,11 +163,13 @@ def test_what_somebody_changed_in_the_lake_stays_when_the_run_comes_again(tmp_pa
         with lake.start_run(run_id=run_id) as run:
             run.set_tag("team", "ours")
             run.log_metric("mine", 1.0)
+            run.log_metric("loss", 7.0, step=1000)
         made.points.append(("loss", 99, _T, 0.0))
         report = bring_runs(MadeSource([made], tmp_path), lake)
-        assert report.points == 1
+        assert (report.points, report.problems) == (1, [])
+        assert [loss.count for loss in report.losses] == [1]  # a point that only the lake has
         assert lake.get_run(run_id).data.tags["team"] == "ours"
-        assert points_in(lake, run_id).total() == len(made.points) + 1
+        assert points_in(lake, run_id).total() == len(made.points) + 2
 
 
 def test_run_that_was_logged_here_as_well_is_not_doubled(tmp_path: Path) -> None:
@@ -252,9 +255,9 @@ def test_import_that_dies_at_any_call_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that small runs go in groups of two, and the large one has segments of its own.
-    monkeypatch.setattr(bring, "GROUP_RUNS", 2)
-    monkeypatch.setattr(bring, "GROUP_ROWS", 8)
-    monkeypatch.setattr(bring, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr("runlake.importers.bring.GROUP_RUNS", 2)
+    monkeypatch.setattr("runlake.importers.bring.GROUP_ROWS", 8)
+    monkeypatch.setattr("runlake.importers.bring.SEGMENT_ROWS", 4)
     made = [_full(0, 2), _full(1, 2), _full(2, 18), _full(3, 1)]
     with _memory() as whole:
         bring_runs(MadeSource(made, tmp_path), whole)
@@ -274,7 +277,7 @@ def test_import_that_dies_at_any_call_is_gone_on_with(
             report = bring_runs(MadeSource(made, tmp_path), after)
             assert report.problems == [], at
             assert everything(after) == wanted, at
-        at += 17
+        at += 23
 
 
 def test_read_only_lake_refuses_runs(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_mlflow_store_comes_whole(came: Came) -> None:
     lake, report, tracked = came
     assert report.is_exact, (report.problems, report.losses)
     assert (report.brought, report.checked, report.models, report.versions) == (5, 5, 1, 2)
-    assert (report.points, report.artifacts, report.inputs) == (43, 2, 1)
+    assert (report.points, report.artifacts, report.inputs) == (44, 3, 1)
     child, parent = tracked.ids["child"], tracked.ids["parent"]
     record = lake.get_run(child)
     assert record.info.run_name == "child"
@@ -79,6 +79,21 @@ def test_mlflow_store_comes_whole(came: Came) -> None:
     assert strange.rows() == [(-3, True), (2**40, False)]
     assert lake.artifacts.download(child, "notes/a.txt").read_bytes() == b"hello"
     assert lake.maintain.verify(artifacts=True).is_sound
+
+
+def test_logged_models_come_with_files_and_measures(came: Came) -> None:
+    lake, model_id, child = came.lake, came.tracked.model_id, came.tracked.ids["child"]
+    rows = lake.sql(
+        "SELECT model_id, name, source_run_id, status, params, tags, metrics FROM logged_models"
+    ).rows()
+    assert [row[:4] for row in rows] == [(model_id, "net", child, "READY")]
+    assert [list(map(dict, row[4:])) for row in rows] == [[{"p": "2"}, {"t": "1"}, {"val/f1": 0.5}]]
+    file = lake.artifacts.download(child, f"_models/{model_id}/weights.bin")
+    assert file.read_bytes() == b"weights"
+    said = lake.sql("SELECT run_id, kind, key FROM events WHERE kind IN ('output', 'model_input')")
+    assert sorted(said.rows()) == sorted(
+        [(child, "output", model_id), (came.tracked.ids["parent"], "model_input", model_id)]
+    )
 
 
 def test_experiments_and_data_sets_come_with_what_is_said_of_them(came: Came) -> None:
@@ -107,6 +122,11 @@ def test_registered_models_keep_numbers_aliases_stages_and_times(came: Came) -> 
     first, third = (registry.get_model_version("net", number) for number in (1, 3))
     assert (first.current_stage, first.tags, first.description) == ("Staging", {"n": "0"}, "v0")
     assert (third.run_id, third.source) == (child, f"runs:/{child}/model")
+    model_id = came.tracked.model_id
+    assert first.logged_model_id is None
+    if came.tracked.place.is_dir():  # MLflow's databases forget which model it is
+        assert third.logged_model_id == model_id
+        assert third.location == f"runs:/{child}/_models/{model_id}"
     assert third.creation_timestamp == came.tracked.made_ms["net/3"]
     with pytest.raises(NotFoundError):
         registry.get_model_version("net", 2)
@@ -192,7 +212,7 @@ def test_runs_go_out_to_mlflow_and_come_back_the_same(
         import_from("mlflow", str(mlflow_folder.place), lake)
         report = export_to("mlflow", uri, lake)
         assert report.problems == []
-        assert (report.brought, report.points, report.artifacts) == (5, 43, 2)
+        assert (report.brought, report.points, report.artifacts) == (5, 44, 3)
         again = export_to("mlflow", uri, lake)
         assert (again.already, again.points, again.problems) == (5, 0, [])
         assert import_from("mlflow", uri, back).problems == []

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runlake import ids
 from runlake.errors import NotFoundError
@@ -196,6 +200,34 @@ def test_images_and_sounds_of_tensors_are_files(tmp_path: Path) -> None:
     assert [Path(file.path).suffix for file in files] == [".png", ".png", ".wav"]
     assert len({file.path for file in files}) == 3
     assert all((file.about or {})["step"] == 3 for file in files)
+
+
+@given(
+    plugin_name=st.sampled_from(
+        ["scalars", "histograms", "images", "audio", "text", "hparams", ""]
+    ),
+    kind=st.sampled_from([_FLOAT, _DOUBLE, _STRING, _INT64, 4, 19, 99]),
+    shape=st.lists(st.integers(0, 4), max_size=3),
+    fields=st.lists(st.tuples(st.integers(4, 11), st.binary(max_size=24)), max_size=3),
+    where=st.sampled_from([4, 5, 6, 8]),
+)
+@settings(max_examples=60)
+def test_values_of_any_content_are_read_or_refused_as_damaged(
+    plugin_name: str, kind: int, shape: list[int], fields: list[tuple[int, bytes]], where: int
+) -> None:
+    content = b"".join(field(number, data) for number, data in fields)
+    value = tensor(kind, shape, content) if where == 8 else field(where, content)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        _write(folder, event(1, field(1, "t") + value + plugin(plugin_name, content)))
+        run = _only(folder)
+        with contextlib.suppress(SourceError):
+            list(run.points())
+            list(run.events())
+            for number, file in enumerate(run.artifacts()):
+                (folder / str(number)).mkdir()
+                file.fetch(folder / str(number))
+            list(run.notes())
 
 
 def test_files_of_a_folder_are_one_run_in_the_order_of_their_names(tmp_path: Path) -> None:

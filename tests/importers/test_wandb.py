@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
 from base64 import b64encode
 from hashlib import md5
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import csv
 
 from runlake import ids
@@ -202,6 +206,24 @@ def test_folders_of_one_run_id_are_one_run_that_was_resumed(tmp_path: Path) -> N
     assert _points(run) == [("a", 0, 1.0), ("a", 1, 2.0)]
 
 
+def test_summary_of_a_run_that_was_resumed_is_a_point_of_each_log_that_set_it(
+    lake: Lake, tmp_path: Path
+) -> None:
+    def best(value: str) -> bytes:
+        return field(3, field(1, field(1, "best") + field(16, value)))
+
+    first = [run_record(), row_record(3, {"a": 1}), best("0.5"), exit_record()]
+    offline_run(tmp_path / "a", first)
+    import_from("wandb", str(tmp_path), lake)
+    assert _curve(lake, "best") == [(3, 0.5)]
+    for part, more in enumerate(([], [best("0.7")])):
+        rows = [row_record(7 + part, {"a": 2}), *more, exit_record()]
+        offline_run(tmp_path / f"b{part}", [run_record(start_s=1_700_000_100 + part), *rows])
+        report = import_from("wandb", str(tmp_path), lake)
+        assert (report.grown, report.points, report.problems) == (1, 1 + part, [])
+    assert _curve(lake, "best") == [(3, 0.5), (8, 0.7)]
+
+
 def test_values_in_the_fields_of_newer_clients_are_read(tmp_path: Path) -> None:
     items = [
         field(1, "flag") + field(4, 1),
@@ -253,6 +275,36 @@ def test_summary_changes_and_removals_are_applied_in_order(tmp_path: Path) -> No
     records = [run_record(), change(1, "a", "1"), change(1, "b", '{"max": 4}'), change(2, "a", "")]
     run = _only(offline_run(tmp_path, [*records, exit_record()]))
     assert _points(run) == [("b.max", 0, 4.0)]
+
+
+@given(
+    number=st.sampled_from([2, 3, 5, 7, 8, 10, 12, 13, 17, 18, 25, 26]),
+    content=st.binary(max_size=30)
+    | st.lists(st.tuples(st.integers(1, 16), st.binary(max_size=12)), max_size=4).map(
+        lambda parts: field(1, b"".join(field(one, data) for one, data in parts))
+    ),
+    told=st.dictionaries(
+        st.sampled_from(["_step", "_timestamp", "_runtime", "a"]),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    ),
+)
+@settings(max_examples=60)
+def test_records_of_any_content_are_read_or_refused_as_damaged(
+    number: int, content: bytes, told: dict[str, object]
+) -> None:
+    items = [field(1, field(2, key) + field(16, json.dumps(value))) for key, value in told.items()]
+    with TemporaryDirectory() as name:
+        folder = offline_run(
+            Path(name), [run_record(), field(number, content), field(2, b"".join(items))]
+        )
+        run = _only(folder)
+        with contextlib.suppress(SourceError):
+            list(run.points())
+            list(run.events())
+            for count, file in enumerate(run.artifacts()):
+                (folder / str(count)).mkdir()
+                file.fetch(folder / str(count))
+            list(run.notes())
 
 
 # Exported histories.

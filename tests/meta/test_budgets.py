@@ -66,7 +66,7 @@ def test_public_functions_take_two_parameters_by_position_and_the_rest_by_name()
     counts = {
         f"{shown(file, function)} {function.name}": by_position(function)
         for file in sources()
-        if file.as_posix().endswith(FACES)
+        if file.as_posix().endswith(FACES) and "mlflow_plugin" not in file.parts
         for function in functions(parse(file))
         if not function.name.startswith("_")
     }

@@ -37,8 +37,9 @@ DOCUMENTS = [
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_documents_code_runs(file: Path, tmp_path: Path) -> None:
-    # Named after its document and on the same lines, so that a traceback points there.
-    script = tmp_path / f"{file.stem}.py"
+    # Named after its document and on the same lines, so that a traceback points there; but not
+    # as a package that it imports.
+    script = tmp_path / f"{file.stem}-page.py"
     script.write_text(script_of(file), "utf-8")
     run_python(script, folder=tmp_path)
 

@@ -33,6 +33,7 @@ HEAVY = {"adlfs", "duckdb", "fsspec", "gcsfs", "numpy", "pandas", "polars", "pya
 MAY_CATCH_ALL = {
     ("artifacts/figures.py", "_plotly"): "it starts a browser, which fails with anything",
     ("companions.py", "_begin"): "a run begins, whatever cannot run beside it",
+    ("importers/mlflow_client.py", "told"): "a database's driver has errors of its own",
     ("provenance/collector.py", "_describe"): "what cannot be found out is noted, beside the rest",
     ("provenance/collector.py", "_keep"): "a run goes on without its patch, and says so",
     ("query/confine.py", "work"): "hands every failure over to the thread that asked",

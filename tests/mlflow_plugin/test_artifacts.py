@@ -119,6 +119,10 @@ def test_a_server_and_its_clients_mean_the_same_files(store_uri: str, folder: Pa
     for path in ("", EXPERIMENT):
         with refusal("INVALID_PARAMETER_VALUE"):
             served.list_artifacts(path)
+    for home in ("a b/r", f"{EXPERIMENT}/r r", f"@artifacts/{RUN}", f"{EXPERIMENT}/{'r' * 65}"):
+        with refusal("INVALID_PARAMETER_VALUE"):
+            served.log_artifact(folder / "a.txt", f"{home}/artifacts")
+        assert listed(served, f"{home}/artifacts") == []
 
 
 @pytest.mark.filesystems("memory")

@@ -219,7 +219,7 @@ def test_hard_delete_takes_the_runs_of_a_deleted_experiment(store: TrackingStore
         lake.get_run(run.run_id)
 
 
-def test_search_pages_through_experiments_changed_last_first(store: TrackingStore) -> None:
+def test_search_pages_through_experiments_the_newest_first(store: TrackingStore) -> None:
     made = make(store, *"abcde")
     everything = ["e", "d", "c", "b", "a", "Default"]
     assert names(store.search_experiments()) == everything
@@ -232,7 +232,9 @@ def test_search_pages_through_experiments_changed_last_first(store: TrackingStor
     assert (seen, token) == (everything, None)
     next_ms()
     store.rename_experiment(made[0], "z")
-    assert names(store.search_experiments(max_results=2)) == ["z", "e"]
+    assert names(store.search_experiments(max_results=2)) == ["e", "d"]
+    changed = store.search_experiments(order_by=["last_update_time DESC"], max_results=2)
+    assert names(changed) == ["z", "e"]
     assert names(store.search_experiments(order_by=["name DESC"], max_results=2)) == ["z", "e"]
     assert names(store.search_experiments(order_by=["creation_time"])) == [
         "Default", "z", "b", "c", "d", "e",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import (
     LoggedModel,
     LoggedModelParameter,
@@ -162,10 +164,10 @@ def test_tags_and_params_are_added_and_only_tags_change(
 ) -> None:
     made = make(store, experiment_id, "svm").model_id
     store.set_logged_model_tags(made, [LoggedModelTag("a", "1"), LoggedModelTag("a", "2")])
-    store.set_logged_model_tags(made, [LoggedModelTag("b c", "3")])
-    assert store.get_logged_model(made).tags == {"a": "2", "b c": "3"}
+    store.set_logged_model_tags(made, [LoggedModelTag("b c", 3), LoggedModelTag("d", None)])
+    assert store.get_logged_model(made).tags == {"a": "2", "b c": "3", "d": ""}
     store.delete_logged_model_tag(made, "a")
-    assert store.get_logged_model(made).tags == {"b c": "3"}
+    assert store.get_logged_model(made).tags == {"b c": "3", "d": ""}
     code, text = refused(lambda: store.delete_logged_model_tag(made, "a"))
     assert (code, "No tag with key 'a'" in text) == (MISSING, True)
     param = LoggedModelParameter("p", "1")
@@ -404,3 +406,27 @@ def test_models_of_a_compacted_lake_are_the_same(
     plain = [[vars(metric) for metric in each.pop("metrics")] for each in before]
     assert [[vars(metric) for metric in each.pop("metrics")] for each in after] == plain
     assert after == before
+
+
+def test_files_of_a_model_come_back_through_mlflows_client(
+    client: Any,  # noqa: ANN401 - MLflow's
+    experiment_id: str,
+    run_id: str,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "given" / "data").mkdir(parents=True)
+    (tmp_path / "given" / "MLmodel").write_text("flavors: {}")
+    (tmp_path / "given" / "data" / "a.txt").write_text("a")
+    for source in (run_id, None):
+        model = client.create_logged_model(experiment_id, name="svm", source_run_id=source)
+        client.log_model_artifacts(model.model_id, str(tmp_path / "given"))
+        client.finalize_logged_model(model.model_id, "READY")
+        listed = client.list_logged_model_artifacts(model.model_id)
+        assert sorted(each.path for each in listed) == ["MLmodel", "data"]
+        fetched = client.download_artifacts(run_id, "") if source is None else None
+        assert fetched is None or not list(Path(fetched).rglob("MLmodel"))
+        place = client.get_logged_model(model.model_id).artifact_location
+        local = Path(download_artifacts(artifact_uri=place, dst_path=str(tmp_path / str(source))))
+        assert (local / "data" / "a.txt").read_text() == "a"
+    shown = client.search_logged_models([experiment_id])
+    assert [model.status for model in shown] == [READY, READY]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 import runlake
-from runlake.mlflow_plugin.known import known_runs
+from runlake.errors import StorageError
+from runlake.lake_parts import rows_of
+from runlake.mlflow_plugin.known import KnownRuns, known_runs
 from runlake.mlflow_plugin.tracking import TrackingStore
 from runlake.mlflow_plugin.uris import lake_url as url_of
 
@@ -122,9 +125,7 @@ def test_status_set_through_another_process_outdoes_the_maker_that_lives_on(
 ) -> None:
     run_id = make_run(store, experiment_id).info.run_id
     with runlake.open(url_of(store.store_uri)) as other:
-        rows = runlake.lake.rows_of(
-            other, run_id, experiment_id=experiment_id, experiment_name="digits"
-        )
+        rows = rows_of(other, run_id, experiment_id=experiment_id, experiment_name="digits")
         rows.events([(run_id, "status", "set", float(NOW_MS * 1000), "FINISHED")])
         other.flush()
         info = store.get_run(run_id).info
@@ -244,6 +245,28 @@ def test_run_deleted_by_another_process_takes_nothing_soon_after(
         other.restore_run(run_id)
         known_runs(store.lake).doubt()
         store.set_tag(run_id, RunTag("a", "b"))
+
+
+def test_look_aside_finds_what_others_deleted_and_outlives_a_store_that_is_away(
+    store: TrackingStore, experiment_id: str
+) -> None:
+    run_id = make_run(store, experiment_id).info.run_id
+    known = KnownRuns(is_local=True)
+    for answer in (StorageError("away"), {run_id}, set[str]()):
+        seen = store._known_runs.get(run_id)
+        assert seen is not None
+        known.put(seen)
+        known._staged_s = -math.inf
+
+        def find(_: object, answer: Any = answer) -> Any:  # noqa: ANN401 - an error, or ids
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        known.stage(find)
+        with known._staging:  # until it has looked
+            expected = LifecycleStage.DELETED if answer == {run_id} else LifecycleStage.ACTIVE
+            assert seen.lifecycle_stage == expected
 
 
 def test_hard_deleted_run_is_gone_with_its_points(store: TrackingStore, experiment_id: str) -> None:

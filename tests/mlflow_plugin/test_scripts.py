@@ -26,7 +26,7 @@ pytestmark = [
 SERVER: Final = "http://127.0.0.1:5000"
 
 # A linear regression by hand: what is logged, and asked for again.
-TRACKED: Final = '''
+TRACKED: Final = """
 import mlflow
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
@@ -67,10 +67,10 @@ logged = {
     "order": list(ordered["params.fit_intercept"]),
     "best": float(ordered["metrics.mse"][0]),
 }
-'''
+"""
 
 # The same with autologging, and a model that is kept and loaded again.
-AUTOLOGGED: Final = '''
+AUTOLOGGED: Final = """
 import mlflow
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
@@ -93,10 +93,10 @@ with mlflow.start_run() as run:
 again = mlflow.pyfunc.load_model(info.model_uri)
 difference = abs(again.predict(test_x) - model.predict(test_x)).max()
 found = mlflow.get_run(run.info.run_id)
-'''
+"""
 
 # A random forest: params, metrics, a registered model and a file beside it.
-FOREST: Final = '''
+FOREST: Final = """
 from pathlib import Path
 
 import mlflow
@@ -145,7 +145,7 @@ best = mlflow.search_runs(
     filter_string="metrics.accuracy > 0.5 and params.max_depth = '3'",
     order_by=["metrics.accuracy DESC"],
 )
-'''
+"""
 
 
 @pytest.fixture

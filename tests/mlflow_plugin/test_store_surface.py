@@ -112,8 +112,21 @@ def test_methods_that_mlflow_calls_undeclared_are_there() -> None:
 @pytest.mark.filesystems("local")
 def test_what_is_left_out_answers_with_mlflows_own_error(store: TrackingStore) -> None:
     with pytest.raises((NotImplementedError, MlflowException)):
-        store.search_traces(experiment_ids=["0"])
-    with pytest.raises((NotImplementedError, MlflowException)):
         store.start_trace(None)
     with pytest.raises((NotImplementedError, MlflowException)):
         store.list_gateway_endpoints()
+
+
+@pytest.mark.filesystems("local")
+def test_searches_of_what_is_left_out_find_nothing_so_that_pages_load(
+    store: TrackingStore,
+) -> None:
+    assert store.search_traces(experiment_ids=["0"]) == ([], None)
+    assert store.list_scorers("0") == []
+    searches = (
+        store.query_trace_metrics(["0"], None, "count", []),
+        store.search_datasets(experiment_ids=["0"]),
+        store.list_label_schemas("0"),
+        store.list_review_queues("0"),
+    )
+    assert [(list(found), found.token) for found in searches] == [([], None)] * 4

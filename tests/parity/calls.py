@@ -25,6 +25,9 @@ MODELS: Final = ("digits", "letters", "a%c", "Größe", "x y")
 ALIASES: Final = ("champion", "challenger", "b-1")
 STAGES: Final = ("None", "Staging", "Production", "Archived", "production")
 VIEWS: Final = (1, 2, 3)
+# Runs are restored by themselves in these experiments only, which are not deleted: in one that is
+# a lake answers otherwise on purpose.
+KEPT: Final = (-1, 0, 1)
 
 RUN_FILTERS: Final = (
     "", "metrics.loss > 0", "metrics.loss <= 0.5 and params.lr = '0.1'", "metrics.`a b` != 0.5",
@@ -39,7 +42,7 @@ RUN_FILTERS: Final = (
     "metrics.loss > 'a'", "params.lr = 0.1", "loss > 1", "tags.team = 'a' OR tags.team = 'b'",
     "status IN ('FINISHED')", "nothing.a = 'b'", "metrics.loss", "duration > 5",
 )  # fmt: skip
-RUN_ORDERS: Final = (
+RUN_ORDERS: Final[tuple[list[str], ...]] = (
     [], ["start_time"], ["attributes.start_time DESC"], ["metrics.loss", "start_time"],
     ["metrics.loss DESC", "start_time"], ["params.lr ASC", "start_time"], ["tags.team DESC"],
     ["attributes.end_time DESC"], ["status", "run_name DESC"], ["metrics.`a b`"], ["run_id"],
@@ -91,6 +94,7 @@ class Author:
         """Begin with nothing."""
         self._chance = chance
         self._made = {"experiment": 1, "run": 0, "model": 0}
+        self._home: dict[Id, Id] = {}
         self._time = BEGAN_MS
         deeds: dict[Callable[[], Call], int] = {
             self._create_experiment: 3,
@@ -171,7 +175,10 @@ class Author:
 
     def _change_experiment(self) -> Call:
         given: dict[str, Any] = {"experiment_id": self._id("experiment")}
-        deed = self._one(["restore", "restore", "rename", "tag", "tag", "untag"], ["delete"], odds=0.2)
+        deeds = ["restore", "restore", "rename", "tag", "tag", "untag"]
+        deed = self._one(deeds, ["delete"], odds=0.2)
+        if deed in {"delete", "restore"} and given["experiment_id"].number in KEPT:
+            deed = "tag"
         if deed == "rename":
             name = self._one([*EXPERIMENTS, "renamed"], BAD_NAMES)
             return Call("rename_experiment", {**given, "new_name": name})
@@ -187,27 +194,32 @@ class Author:
     def _create_run(self) -> Call:
         parent = {"mlflow.parentRunId": self._id("run")} if self._made["run"] > 2 else {}
         tags: dict[str, Any] = {**self._tags(), **self._one([{}, {}, parent])}
-        number = self._made["run"]
+        number, home = self._made["run"], self._id("experiment")
         if self._chance.random() < 0.1:
             tags["mlflow.runName"] = self._one([f"run {number}", "another"])
         given = {
-            "experiment_id": self._id("experiment"),
+            "experiment_id": home,
             "start_time": self._when(),
             "tags": tags or None,
             "run_name": f"run {number}",
         }
-        return Call("create_run", given, self._new("run"))
+        made = self._new("run")
+        self._home[made] = home
+        return Call("create_run", given, made)
 
     def _change_run(self) -> Call:
         given: dict[str, Any] = {"run_id": self._id("run")}
         deed = self._one(["terminate", "update", "update", "restore"], ["delete"], odds=0.25)
+        home = self._home.get(given["run_id"], Id("experiment", 0))
+        if deed == "restore" and home.number not in KEPT:
+            deed = "update"
         if deed == "terminate":
-            status = self._one([None, *STATUSES], ["DONE"])
+            status = self._one([None, *STATUSES])
             return Call("set_terminated", {**given, "status": status, "end_time": self._when()})
         if deed == "update":
             change = self._one(
                 [
-                    {"status": self._one(STATUSES, ["DONE"])},
+                    {"status": self._one(STATUSES)},
                     {"name": self._one(["renamed", "run 3", "größe"], [""])},
                     {"status": "FAILED", "name": "both"},
                 ]
@@ -236,7 +248,9 @@ class Author:
         return Call("delete_tag", {**given, "key": self._one(TAGS, ["mlflow.user"])})
 
     def _metric(self, *of_model: Any) -> Made:  # noqa: ANN401 - model, data set, digest
-        fields = (self._one(KEYS, ["a@b"], odds=0.02), self._one(VALUES), self._when())
+        # A model's NaN is 0 in MLflow's store.
+        values = [value for value in VALUES if not math.isnan(value)] if of_model else VALUES
+        fields = (self._one(KEYS, ["a@b"], odds=0.02), self._one(values), self._when())
         return Made("Metric", (*fields, self._one([0, 0, 1, 7]), *of_model))
 
     def _log_batch(self) -> Call:
@@ -313,7 +327,8 @@ class Author:
         text = self._one([None, "", "what it is"])
         if self._chance.random() < 0.4:
             tags = self._one([None, self._tags()])
-            return Call("create_registered_model", {"name": name, "tags": tags, "description": text})
+            about = {"tags": tags, "description": text}
+            return Call("create_registered_model", {"name": name, **about})
         given = {
             "name": name,
             "source": self._one(["s3://models/1", "s3://models/2"], ["runs:/x/../../y"]),

@@ -112,6 +112,10 @@ class Side:
         token = None
         while True:
             page = self.do(Call(call.method, {**call.given, "page_token": token}))
+            if call.method == "search_runs" and not isinstance(page, Refused):
+                for run in page:
+                    # MLflow tells of them only where one run is asked for.
+                    del run["inputs"]["model_inputs"]
             found.append(page)
             if isinstance(page, Refused) or page.token is None:
                 return found
@@ -144,18 +148,23 @@ class Side:
 
     def plain(self, found: Any) -> Any:  # noqa: ANN401 - of any of MLflow's entities
         """Tell an answer in the script's names."""
-        if isinstance(found, str):
-            return self._plain_text(found)
-        if isinstance(found, float) and math.isnan(found):
-            return "NaN"
-        if isinstance(found, (list, tuple)):
-            return Page([self.plain(each) for each in found], getattr(found, "token", None))
-        if isinstance(found, dict):
-            return {self.plain(key): self.plain(value) for key, value in found.items()}
-        if hasattr(found, "to_dict") and type(found).__name__ in {"_DatasetSummary", "MetricWithRunId"}:
+        match found:
+            case str():
+                return self._plain_text(found)
+            case float() if math.isnan(found):
+                return "NaN"
+            case list() | tuple():
+                return Page([self.plain(each) for each in found], getattr(found, "token", None))
+            case dict():
+                return {self.plain(key): self.plain(value) for key, value in found.items()}
+        return self._plain_entity(found)
+
+    def _plain_entity(self, found: Any) -> Any:  # noqa: ANN401 - as above
+        kind = type(found).__name__
+        if kind in {"_DatasetSummary", "MetricWithRunId"}:  # these do not tell all their fields
             return {key: self._plain_field(key, value) for key, value in found.to_dict().items()}
         if hasattr(found, "_properties"):
-            return {"is": type(found).__name__, **dict(self._fields(found))}
+            return {"is": kind, **dict(self._fields(found))}
         return found
 
     def _fields(self, found: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - as above
@@ -204,4 +213,4 @@ class Page(list[Any]):
             and (self.token is None) == (other.token is None)
         )
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None

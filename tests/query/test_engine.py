@@ -60,6 +60,7 @@ def test_every_view_of_a_full_lake_has_its_columns_and_types(view: str, tmp_path
         Fact(RUN, "param", "lr", "0.1", 0.1),
         Fact(RUN, "tag", "team", "vision"),
         Fact(RUN, "input", "iris@1f", '{"name":"iris","digest":"1f"}'),
+        Fact(RUN, "model", "m-1", '{"name":"svm"}'),
     )
     tables = snapshot(facts, summaries_of([Point(RUN, "loss", 0, 0.5)]), points=(file,))
     query = Query(tables)
@@ -68,7 +69,7 @@ def test_every_view_of_a_full_lake_has_its_columns_and_types(view: str, tmp_path
         described["column_name"].to_pylist(), described["column_type"].to_pylist(), strict=True
     )
     assert tuple(columns) == VIEWS[view]
-    # Of models there is nothing here; tests/registry has lakes with some.
+    # Of registered models there is nothing here; tests/registry has lakes with some.
     wanted = 0 if view in REGISTRY_VIEWS else {"events": 5}.get(view, 1)
     assert query.sql(f"FROM {view}").num_rows == wanted
 

@@ -48,7 +48,9 @@ _kinds = st.one_of(
     st.tuples(st.just("run"), st.sampled_from(["name", "source", "user"]), st.just("u"), st.none()),
     st.tuples(st.just("run"), st.just(schema.RUN_START), st.none(), st.just(NOW_US - 50.0)),
     st.tuples(
-        st.just("status"), st.sampled_from(["", "set"]), st.sampled_from(schema.STATUSES),
+        st.just("status"),
+        st.sampled_from(["", "set"]),
+        st.sampled_from(schema.STATUSES),
         st.just(5.0),
     ),
     st.tuples(st.just("close"), st.just(""), st.none(), st.none()),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,11 +14,14 @@ from hypothesis import strategies as st
 import runlake
 from runlake import logged_models, schema
 from runlake.errors import InvalidInputError
-from runlake.lake import rows_of
+from runlake.lake_parts import rows_of
 from runlake.logged_models import MeasuredModel, NewModel
 from runlake.query import Query
 from runlake.query.logged import Linked, read_linked, read_measured, read_models
+from runlake.query.rare import read_rare
 from runlake.questions import ask
+from runlake.storage.segments import segment_schema
+from runlake.storage.tables import PointFile
 from tests.query.builders import NOW_US, Fact, snapshot
 
 if TYPE_CHECKING:
@@ -212,3 +218,34 @@ def test_damaged_rows_tell_nothing_and_break_nothing() -> None:
     found = read_models(Query(snapshot(facts=facts)))
     assert list(found) == ["m-1"]
     assert (found["m-1"].name, found["m-1"].status) == ("m-1", "PENDING")
+
+
+def test_rare_rows_begin_behind_those_that_a_table_holds_and_are_read_once(tmp_path: Path) -> None:
+    kinds = [schema.MODEL_METRIC, schema.METRIC, schema.MODEL_METRIC, schema.DATASET]
+    columns: dict[str, list[Any]] = {
+        "run_id": [RUN, RUN, RUN, "other"],
+        "kind": kinds,
+        "key": ["m-1"] * 4,
+        "step": [None, 0, None, None],
+        "timestamp": [NOW_US] * 4,
+        "num": [1.0, 2.0, 3.0, None],
+        "str": ["{}", None, "{}", "{}"],
+    }
+    path = tmp_path / "segment.parquet"
+    rows = pa.table(
+        [pa.array(columns[each.name], each.type) for each in segment_schema()],
+        schema=segment_schema(),
+    )
+    pq.write_table(rows, path, row_group_size=2)
+
+    def read(skip_rows: int, kind: str, **given: Any) -> list[tuple[int, float | None]]:  # noqa: ANN401
+        file = PointFile(str(path), "W1", "0", first=10, skip_rows=skip_rows)
+        tables = replace(snapshot(), points=(file,), **given)
+        found = read_rare(tables, kind, writers={"W1"}, run_ids={RUN})
+        return [(row.seq, row.num) for row in found]
+
+    assert read(0, schema.MODEL_METRIC) == [(10, 1.0), (12, 3.0)]
+    path.unlink()
+    assert read(1, schema.MODEL_METRIC) == [(12, 3.0)]
+    assert read(0, schema.DATASET) == []
+    assert read(0, schema.MODEL_METRIC, purged=(RUN,)) == []

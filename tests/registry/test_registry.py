@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from runlake import ids
 from runlake.errors import (
     AlreadyExistsError,
+    FormatError,
     InvalidInputError,
     NotFoundError,
     StateError,
 )
 from runlake.lake import open_lake
 from runlake.registry import uris
-from runlake.storage import layout
+from runlake.storage import layout, model_claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +52,52 @@ def test_model_comes_back_as_it_was_made(registry: Registry) -> None:
     assert made.tags == {"team": "vision", "size": "3"}
     assert made.creation_timestamp == made.last_updated_timestamp
     assert (made.aliases, made.latest_versions) == ({}, [])
+
+
+@pytest.mark.filesystems("memory")
+def test_what_comes_from_another_registry_keeps_its_time_its_place_and_its_origin(
+    registry: Registry,
+) -> None:
+    made = registry.create_registered_model("digits", creation_time=1_234_000)
+    assert (made.creation_timestamp, made.last_updated_timestamp) == (1_234_000, 1_234_000)
+    version = registry.create_model_version(
+        "digits",
+        "there://is/no/such/place",
+        location="s3://models/1",
+        logged_model_id="m-1",
+        creation_time=datetime(2020, 1, 2, tzinfo=UTC),
+    )
+    assert version.creation_timestamp == 1_577_923_200_000
+    assert (version.source, version.location) == ("there://is/no/such/place", "s3://models/1")
+    assert registry.get_model_version_download_uri("digits", 1) == "s3://models/1"
+    copy = registry.copy_model_version("models:/digits/1", "letters")
+    assert (version.logged_model_id, copy.logged_model_id) == ("m-1", "m-1")
+    found = registry.search_model_versions("logged_model_id = 'm-1' and name = 'digits'")
+    assert list(found) == [version]
+    with pytest.raises(InvalidInputError, match="timestamp"):
+        registry.create_registered_model("late", creation_time=float("nan"))
+    with pytest.raises(InvalidInputError, match="location"):
+        registry.create_model_version("digits", "s3://models/1", location="")
+    assert registry.standing("digits").by_name["digits"].versions.keys() == {1}
+    with pytest.raises(NotFoundError, match="digits"):
+        registry.standing("digit")
+
+
+@pytest.mark.filesystems("memory")
+def test_claim_of_a_version_from_before_there_were_logged_models_is_read(
+    registry: Registry, lake: Lake
+) -> None:
+    make_versions(registry, 1)
+    fs = lake._storage.fs
+    home = registry.standing().by_name["digits"].home
+    key = layout.version_claim(home, 1)
+    said = json.loads(fs.get(key))
+    assert said.pop("logged_model_id", "") is None
+    old = model_claims.VersionClaim.read(json.dumps(said).encode(), key=key, url=fs.url)
+    assert old == model_claims.read_version(fs, home, 1)
+    del said["run_link"]
+    with pytest.raises(FormatError):
+        model_claims.VersionClaim.read(json.dumps(said).encode(), key=key, url=fs.url)
 
 
 def test_model_of_a_run_is_registered_with_its_run(lake: Lake) -> None:

@@ -25,8 +25,6 @@ from tests.writing.drains import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from runlake.settings import Settings
 
 RUNNING = ("run", schema.STATUS, schema.STATUS_SET, None, schema.RUNNING)
@@ -47,12 +45,10 @@ def counted(storage: Storage) -> list[tuple[object, ...]]:
 
 @how(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    turns=st.lists(
-        st.sampled_from(["point", "end", "open", "upload", "seal", "die"]), max_size=25
-    )
+    turns=st.lists(st.sampled_from(["point", "end", "open", "upload", "seal", "die"]), max_size=25)
 )
 def test_every_point_is_counted_once_whenever_the_run_ends_and_the_process_dies(
-    tmp_path: Path, settings: Settings, turns: list[str]
+    settings: Settings, turns: list[str]
 ) -> None:
     storage = Storage(CountingFilesystem(memory_filesystem()), settings)
     storage.ensure_lake()
@@ -102,7 +98,7 @@ def test_ended_run_stays_known_while_rows_lie_behind_the_cut_or_it_is_held(
             writer._seal(cut)
         with writer.holding("run") as is_known:
             assert is_known == (behind != "nothing")
-        assert writer._held == {}
+        assert writer._holds.runs() == set()
 
 
 def test_status_that_was_set_lets_recovery_leave_a_run_as_it_is(

@@ -47,11 +47,14 @@ class Ledger(NamedTuple):
         write: logs rows of a run of an experiment, which may have ended; they are in the store
             when it returns.
         note: the same; they are in the journal when it returns.
+        check: raises where the lake takes nothing, or not under these ids of an
+            experiment and a run.
     """
 
     logged: Callable[[str], Mapping[str, Logged]]
     write: Callable[[str, Rows], None]
     note: Callable[[str, Rows], None]
+    check: Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +307,8 @@ class Artifacts:
             StateError: the lake is read-only, or a file was written to meanwhile, again and again.
             StorageError: the store refused.
         """
-        ledger, place = self._writable(), (self._locate(run_id), run_id)
+        place = self._locate(run_id), run_id
+        ledger = self._writable(place)
         rows: Rows = []
         try:
             rows.extend(self.put(place, local, folder=artifact_path, progress=progress))
@@ -336,7 +340,8 @@ class Artifacts:
             StateError: the lake is read-only, or a file was written to meanwhile, again and again.
             StorageError: the store refused.
         """
-        ledger, place = self._writable(), (self._locate(run_id), run_id)
+        place = self._locate(run_id), run_id
+        ledger = self._writable(place)
         put = self.put_all if is_content else self.put
         for row in put(place, local, folder=artifact_path, progress=progress):
             ledger.note(place[0], [row])
@@ -510,7 +515,7 @@ class Artifacts:
             StateError: the lake is read-only.
             StorageError: the store refused.
         """
-        ledger, path = self._writable(), check_path(path)
+        ledger, path = self._writable((self._locate(run_id), run_id)), check_path(path)
         root, entries = self._entries(run_id, path)
         there = {entry.key[len(root) :] for entry in entries}
         gone = sorted(there | {each for each in self._logged(run_id) if is_below(each, path)})
@@ -564,10 +569,12 @@ class Artifacts:
     def _logged(self, run_id: str) -> Mapping[str, Logged]:
         return {} if self._ledger is None else self._ledger.logged(run_id)
 
-    def _writable(self) -> Ledger:
+    def _writable(self, place: Place) -> Ledger:
+        """Return the ledger, if files of a run may be changed."""
         if self._ledger is None:
             message = f"the artifacts of {self._storage.url} cannot be changed from here."
             raise StateError(message, url=self._storage.url)
+        self._ledger.check(*place)
         return self._ledger
 
 

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     import rich.progress as rich_progress
 
     from runlake import lake as lakes
+    from runlake import lake_parts
     from runlake.lake import Lake
     from runlake.query import leaderboard, statements
     from runlake.run import Run
 else:
     futures = lazy("concurrent.futures")
     lakes = lazy("runlake.lake")
+    lake_parts = lazy("runlake.lake_parts")
     leaderboard = lazy("runlake.query.leaderboard")
     multiprocessing = lazy("multiprocessing")
     rich_console = lazy("rich.console")
@@ -179,7 +181,7 @@ def _demo(options: Options) -> None:
     """
     need("sklearn", extra="demo")
     with options.open(read_only=False) as lake:
-        experiment_id = lakes.ensure_experiment(lake, EXPERIMENT)
+        experiment_id = lake_parts.ensure_experiment(lake, EXPERIMENT)
         began = clock.monotonic_s()
         for number, trained in enumerate(_progress(_train_all(lake.settings.url)), start=1):
             _output.talk(

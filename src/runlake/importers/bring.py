@@ -24,7 +24,7 @@ from runlake.importers.files import Brought, bring_files
 from runlake.importers.source import Note, SourceError
 from runlake.importers.spool import Spool
 from runlake.importers.tally import Remainder, Tally, joined, tallies
-from runlake.lake import experiments_of, storage_of
+from runlake.lake_parts import experiments_of, storage_of
 from runlake.questions import ask
 from runlake.redaction import redactor
 from runlake.writing import bulk
@@ -346,7 +346,7 @@ class Import:
         closing = [*first, *(last or ()), *self._closing(found)]
         writer.put(closing, [] if ahead is None else [(found.run_id, ahead)])
         self._came(found, count, is_new=last is None)
-        self._check([found])
+        self._check([found], said=last)
 
     def _bring_more(self, found: Prepared) -> None:
         """Bring what the lake lacks of a run of which it has something."""
@@ -375,7 +375,12 @@ class Import:
                     yield rest
 
         if is_own:
-            self._bring_alone(found, [], pieces, last=check.changes(self._lake, found))
+            self._bring_alone(
+                found,
+                [],
+                pieces,
+                last=check.changes(self._lake, found, self._known[found.run_id][1]),
+            )
         else:
             self._bring_alone(found, found.facts.rows, pieces)
 
@@ -390,6 +395,7 @@ class Import:
             "version": found.run.version,
             "fingerprint": found.fingerprint,
             "artifacts": self._artifacts,
+            "status": [found.run.status, found.times[1]],
             "by": __version__,
         }
         rows = [BulkRow(*row, clock_us) for row in found.files.rows]
@@ -431,8 +437,8 @@ class Import:
         notes = [*found.run.notes(), *said.notes, *found.spool.notes, *files.notes]
         self._report.lose(found.run.source_id, notes)
 
-    def _check(self, group: Sequence[Prepared]) -> None:
-        """Read runs back and compare."""
-        check.check(self._lake, group, self._report)
+    def _check(self, group: Sequence[Prepared], *, said: Sequence[BulkRow] | None = None) -> None:
+        """Read runs back and compare; of one that came before only what was said now."""
+        check.check(self._lake, group, self._report, said=said)
         for each in group:
             each.spool.drop()

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runlake import clock, schema
 from runlake._lazy import lazy
+from runlake.importers.source import Note
 from runlake.importers.tally import Tally, joined, tallies
 from runlake.questions import ask
 from runlake.writing.bulk import BulkRow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -32,7 +33,21 @@ else:
     pc = lazy("pyarrow.compute")
 
 # Kinds of which a later import writes only what is other than the one before said.
-_FACTS: Final = frozenset({schema.RUN, schema.PARAM, schema.TAG, schema.INPUT, schema.DATASET})
+_FACTS: Final = frozenset(
+    {
+        schema.RUN,
+        schema.PARAM,
+        schema.TAG,
+        schema.INPUT,
+        schema.DATASET,
+        schema.MODEL,
+        schema.MODEL_STATUS,
+        schema.MODEL_PARAM,
+        schema.MODEL_TAG,
+        schema.MODEL_INPUT,
+        schema.OUTPUT,
+    }
+)
 _MARKS: Final = frozenset({schema.DELETE, schema.RESTORE})
 _NAMED: Final = 3
 
@@ -48,27 +63,36 @@ def only(table: pa.Table, keys: Collection[str]) -> pa.Table:
     return table.filter(pc.is_in(table["key"].cast(pa.string()), value_set=wanted))
 
 
-def check(lake: Lake, group: Sequence[Prepared], report: Report) -> None:
+def check(
+    lake: Lake,
+    group: Sequence[Prepared],
+    report: Report,
+    *,
+    said: Sequence[BulkRow] | None = None,
+) -> None:
     """Compare runs that came with what the lake says of them.
 
     Args:
         lake: where they are.
         group: the runs.
         report: takes every difference.
+        said: of one run that came before, what was said of it now; only that is compared.
     """
     lake.refresh()
-    ask(lake, lambda query: _check(query, group, report))
+    ask(lake, lambda query: _check(query, group, report, said))
 
 
-def _check(query: Query, group: Sequence[Prepared], report: Report) -> None:
+def _check(
+    query: Query, group: Sequence[Prepared], report: Report, said: Sequence[BulkRow] | None
+) -> None:
     wanted = [each.run_id for each in group]
     points = _tallies(query, wanted)
     facts = imported.facts(query, wanted)
     files = imported.artifacts(query, wanted)
     for each in group:
         found = [
-            *_points(each, points.get(each.run_id, {})),
-            *_facts(each, facts.get(each.run_id)),
+            *_points(each, points.get(each.run_id, {}), report, is_new=said is None),
+            *_facts(each, facts.get(each.run_id), said),
             *_files(each, files),
         ]
         report.add(checked=1, failed=int(bool(found)))
@@ -91,18 +115,25 @@ def _tallies(query: Query, wanted: Sequence[str]) -> dict[str, dict[str, Tally]]
     return found
 
 
-def _points(each: Prepared, there: dict[str, Tally]) -> Iterator[str]:
+def _points(
+    each: Prepared, there: dict[str, Tally], report: Report, *, is_new: bool
+) -> Iterator[str]:
     for key, tally in each.spool.tallies.items():
         other = there.get(key, Tally())
         if tally.is_same(other):
             continue
-        if tally.count != other.count:
+        if other.count > tally.count and not is_new:
+            note = Note("points that only the lake has stay", key, other.count - tally.count)
+            report.lose(each.run.source_id, [note])
+        elif tally.count != other.count:
             yield f"metric {key!r} has {tally.count} points in the source, {other.count} here."
         else:
             yield f"metric {key!r} has {tally.count} points on both sides, of other content."
 
 
-def _facts(each: Prepared, there: dict[str, Any] | None) -> Iterator[str]:
+def _facts(
+    each: Prepared, there: dict[str, Any] | None, now: Sequence[BulkRow] | None
+) -> Iterator[str]:
     if there is None:
         yield "the lake does not show it."
         return
@@ -118,9 +149,12 @@ def _facts(each: Prepared, there: dict[str, Any] | None) -> Iterator[str]:
         "parent_run_id": each.parent_id,
         "lifecycle_stage": schema.DELETED if run.is_deleted else schema.ACTIVE,
     }
-    said = {(row.kind, row.key): row.text for row in each.facts.rows}
+    said = {(row.kind, row.key): row.text for row in (each.facts.rows if now is None else now)}
     if run.name is not None and (schema.RUN, schema.RUN_NAME) in said:
         wanted["run_name"] = run.name
+    if now is not None:  # what somebody changed here since stays
+        is_told = (schema.STATUS, schema.STATUS_SET) in said
+        wanted = {name: wanted[name] for name in ("status", "end_us") if is_told}
     for name, value in wanted.items():
         if value is not None and there[name] != value:
             yield f"{name} is {value!r} in the source, {there[name]!r} here."
@@ -136,12 +170,13 @@ def _files(each: Prepared, there: dict[tuple[str, str], tuple[int, str]]) -> Ite
             yield f"artifact {path!r} is not here as it is in the source."
 
 
-def changes(lake: Lake, found: Prepared) -> list[BulkRow]:
+def changes(lake: Lake, found: Prepared, before: Mapping[str, Any]) -> list[BulkRow]:
     """Return what a run says now that an earlier import did not; it is said now.
 
     Args:
         lake: where the run is.
         found: the run as it is read now.
+        before: what the event of the earlier import says.
 
     Returns:
         The rows, with clocks after those of the earlier ones.
@@ -156,6 +191,8 @@ def changes(lake: Lake, found: Prepared) -> list[BulkRow]:
             said[event["kind"], event["key"]] = event["value"]
         spoken.append((event["kind"], event["key"], event["value"], event["at_us"]))
     rows = [row for row in found.facts.rows if _is_other(row, said, spoken)]
+    if before.get("status") == [found.run.status, found.times[1]]:
+        rows = [row for row in rows if row.kind != schema.STATUS]
     was_deleted = (schema.DELETE, "") in said
     if was_deleted and not found.run.is_deleted:
         rows.append(BulkRow(found.run_id, schema.RESTORE, "", None, None, now))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runlake import run_names, schema
+from runlake import logged_models, run_names, schema
 from runlake.dataset import Dataset, input_rows
 from runlake.errors import InvalidInputError
 from runlake.importers.source import Note
@@ -33,6 +34,10 @@ _TAKEN: Final = frozenset(
         schema.DATASET,
     }
 )
+
+
+# Of these a run says any number under one key.
+_MANY: Final = _TAKEN | {schema.MODEL_METRIC}
 
 
 class Facts(NamedTuple):
@@ -131,6 +136,7 @@ def facts_of(
     if parent_id is not None:
         book.text(schema.TAG, _PARENT_TAG, parent_id)
     inputs = sum(book.input(each) for each in run.inputs)
+    _say_models(book, run)
     events = _say_events(book, run)
     if run.end_us is not None and run.status in schema.OPEN:
         book.notes.append(Note("end of a run that is open again"))
@@ -156,6 +162,26 @@ def _say_itself(book: _Book, run: SourceRun, parent_id: str | None) -> None:
     for key, value in given.items():
         if value is not None:
             book.text(schema.RUN, key, value)
+
+
+def _say_models(book: _Book, run: SourceRun) -> None:
+    """Say which logged models a run made, read and measured."""
+    for each in run.models:
+        made_us = book.clock if each.model.time_us is None else each.model.time_us
+        ended_us = made_us if each.updated_us is None else each.updated_us
+        model = replace(
+            each.model, source_run_id=book.run_id, time_us=made_us, status=schema.MODEL_PENDING
+        )
+        home, model_id, status = book.run_id, model.model_id, each.model.status
+        book.rows(logged_models.creation_rows(model), clock=made_us)
+        said = logged_models.status_rows(
+            home, model_id, status, message=each.message, at_us=ended_us
+        )
+        book.rows(said, clock=ended_us)
+    book.rows(logged_models.output_rows(book.run_id, run.outputs))
+    book.rows(logged_models.input_rows(book.run_id, list(run.model_inputs)))
+    for point in run.measured:
+        book.rows(logged_models.metric_rows(book.run_id, [point]), clock=point.time_us)
 
 
 def _say_events(book: _Book, run: SourceRun) -> int:
@@ -185,6 +211,10 @@ class _Book:
     ) -> None:
         moment = self.clock if clock is None else clock
         self._rows.append(BulkRow(self.run_id, kind, key, num, text, moment))
+
+    def rows(self, rows: Iterable[Row], *, clock: int | None = None) -> None:
+        for _, kind, key, num, text in rows:
+            self.say(kind, key, num, text, clock=clock)
 
     def fits(self, kind: str, key: str, text: str | None) -> bool:
         """Tell whether a key and a text may be kept; note it where not."""
@@ -234,7 +264,7 @@ class _Book:
         """Return the rows, each fact once: a later one of the same key stands."""
         found: dict[object, BulkRow] = {}
         for place, row in enumerate(self._rows):
-            is_fact = row.kind not in _TAKEN or row.kind == schema.DATASET
+            is_fact = row.kind not in _MANY or row.kind == schema.DATASET
             found[(row.kind, row.key) if is_fact else place] = row
         return found.values()
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _SPELLED: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _SIMPLE: Final = (str, bool, int, float)
+_LATEST_S: Final = 9_000_000_000_000.0
 _EXACT: Final = 1 << 53
 _MEDIA: Final = {
     "image": "image",
@@ -77,7 +78,14 @@ class Pieces:
         self._values: list[float] = []
 
     def add(self, key: str, step: int, time_us: int, value: float) -> None:
-        """Take one point."""
+        """Take one point.
+
+        Args:
+            key: of the metric.
+            step: any 64-bit whole number.
+            time_us: microseconds since 1970, UTC.
+            value: of it.
+        """
         self._keys.append(key)
         self._steps.append(step)
         self._times.append(time_us)
@@ -154,6 +162,35 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
+def moment_us(seconds: object) -> int:
+    """Return a time in microseconds since 1970.
+
+    Args:
+        seconds: since 1970.
+
+    Raises:
+        SourceError: this is no such time.
+    """
+    if isinstance(seconds, (int, float)) and abs(seconds) < _LATEST_S:
+        return round(seconds * 1e6)
+    raise SourceError(f"a time of the history is none: {str(seconds)[:40]!r}.")
+
+
+def whole_step(step: object) -> int:
+    """Return a step.
+
+    Args:
+        step: a whole number of 64 bits, or such a float.
+
+    Raises:
+        SourceError: it is none.
+    """
+    try:
+        return checks.step(step)
+    except InvalidInputError:
+        raise SourceError(f"a step is no whole number of 64 bits: {str(step)[:40]!r}.") from None
+
+
 def survey(rows: Iterable[Row]) -> Survey:
     """Read a history once and return what it holds."""
     found = Survey()
@@ -198,7 +235,16 @@ def histogram_events(rows: Iterable[Row]) -> Iterator[SourceEvent]:
 
 
 def histogram_text(key: str, value: object, step: int) -> str | None:
-    """Return a histogram as our events say it; None if the value is none that they can say."""
+    """Return a histogram as our events say it.
+
+    Args:
+        key: of the histogram.
+        value: any value of a history.
+        step: at which it was logged.
+
+    Returns:
+        The text of the event; None if the value is no histogram that an event can say.
+    """
     kind = value.get(TYPE_KEY) if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or kind not in {"histogram", "trackio.histogram"}:
         return None
@@ -215,7 +261,13 @@ def histogram_text(key: str, value: object, step: int) -> str | None:
 
 
 def unreadable(source_id: str, experiment: SourceExperiment, error: SourceError) -> SourceRun:
-    """Return a run that cannot be read: the importer reports it, and goes on with the next."""
+    """Return a run that cannot be read: the importer reports it, and goes on with the next.
+
+    Args:
+        source_id: of the run, as well as it is known.
+        experiment: where it would lie.
+        error: why it cannot be read.
+    """
 
     def refuse() -> Iterator[pa.Table]:
         raise error
@@ -224,7 +276,17 @@ def unreadable(source_id: str, experiment: SourceExperiment, error: SourceError)
 
 
 def counted(key: str, edges: object, counts: object, step: int) -> str | None:
-    """Return counts between edges as our events say them; None if they are none that can be."""
+    """Return counts between edges as our events say them.
+
+    Args:
+        key: of the histogram.
+        edges: shape (n + 1,).
+        counts: shape (n,).
+        step: at which it was logged.
+
+    Returns:
+        The text of the event; None if edges do not rise, or no event holds them all.
+    """
     try:
         return histograms.text_of(key, edges=edges, counts=counts, step=step)
     except InvalidInputError:
@@ -237,6 +299,9 @@ def write_others(rows: Iterable[Row], file: Path) -> Path:
     Args:
         rows: the history.
         file: what is made.
+
+    Returns:
+        The file.
     """
     with file.open("w", encoding="utf-8", newline="\n") as lines:
         for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -12,9 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 from runlake import schema
 from runlake._lazy import need
 from runlake.errors import RunlakeError
+from runlake.importers.mlflow_logged import client_logged
 from runlake.importers.mlflow_models import bring_models, client_models
 from runlake.importers.mlflow_words import (
-    MODELS_NOTE,
+    ORPHANS_NOTE,
     PARENT,
     USER,
     Steps,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from runlake.importers.mlflow_logged import Logged
     from runlake.importers.report import Report
     from runlake.importers.source import SourceInput
     from runlake.lake import Lake
@@ -74,6 +77,7 @@ class MlflowStore(Source):
         self.name = without_password(uri)
         self._only = experiment
         self._models = models
+        self._notes: list[Note] = []
         self._client = client_of(uri, registry or uri)
         self._known: dict[str, SourceExperiment] | None = None
         with told(self.name):
@@ -92,6 +96,10 @@ class MlflowStore(Source):
     def runs(self) -> Iterator[SourceRun]:
         """Yield all runs, by experiment, the oldest first."""
         for experiment_id, experiment in self._experiments().items():
+            with told(self.name):
+                logged = client_logged(self._client, experiment_id)
+            if logged.orphans:
+                self._notes.append(Note(ORPHANS_NOTE, experiment.name, logged.orphans))
             token = None
             while True:
                 with told(self.name):
@@ -103,10 +111,17 @@ class MlflowStore(Source):
                         page_token=token,
                     )
                 for run in page:
-                    yield self._run(experiment, run)
+                    # Models that runs read are not among what a search gives.
+                    has_models = bool(logged.places)
+                    whole = self._client.get_run(run.info.run_id) if has_models else run
+                    yield self._run(experiment, whole, logged)
                 token = page.token
                 if not token:
                     break
+
+    def notes(self) -> list[Note]:
+        """Return what belongs to no run and does not come."""
+        return self._notes
 
     def finish(self, lake: Lake, report: Report) -> None:
         """Bring registered models."""
@@ -131,9 +146,13 @@ class MlflowStore(Source):
                     break
         return self._known
 
-    def _run(self, experiment: SourceExperiment, run: Any) -> SourceRun:  # noqa: ANN401 - MLflow's
+    def _run(self, experiment: SourceExperiment, run: Any, logged: Logged) -> SourceRun:  # noqa: ANN401 - MLflow's
         info, tags = run.info, dict(run.data.tags)
         notes: list[Note] = []
+        measured = logged.measured.get(info.run_id, [])
+        inputs, outputs = getattr(run, "inputs", None), getattr(run, "outputs", None)
+        made = getattr(outputs, "model_outputs", None) or ()
+        read = getattr(inputs, "model_inputs", None) or ()
         return SourceRun(
             source_id=info.run_id,
             experiment=experiment,
@@ -146,9 +165,15 @@ class MlflowStore(Source):
             is_deleted=info.lifecycle_stage == schema.DELETED,
             params=dict(run.data.params),
             tags=tags,
-            inputs=list(_inputs(run, notes)),
+            inputs=list(_inputs(run)),
+            models=logged.made.get(info.run_id, []),
+            outputs={each.model_id: each.step for each in made},
+            model_inputs=[each.model_id for each in read],
+            measured=measured,
             points=lambda: self._points(info.run_id, sorted(run.data.metrics), notes),
-            artifacts=lambda: _artifacts(info.artifact_uri, notes),
+            artifacts=lambda: chain(
+                _artifacts(info.artifact_uri, notes), logged.files(info.run_id)
+            ),
             notes=lambda: notes,
         )
 
@@ -204,6 +229,9 @@ def told(name: str) -> Iterator[None]:
     Args:
         name: of the source, for the message.
 
+    Yields:
+        Nothing; the block follows.
+
     Raises:
         SourceError: whatever went wrong.
     """
@@ -250,7 +278,7 @@ def without_password(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
 
 
-def _fetcher(repository: Any, path: str, uri: str) -> Callable[[Path], Path]:  # noqa: ANN401
+def _fetcher(repository: Any, path: str, uri: str) -> Callable[[Path], Path]:  # noqa: ANN401 - MLflow's
     def fetch(folder: Path) -> Path:
         with told(uri), _lock:
             return Path(repository.download_artifacts(path, dst_path=str(folder)))
@@ -275,16 +303,11 @@ def _experiment(given: Any) -> SourceExperiment:  # noqa: ANN401 - MLflow's
     )
 
 
-def _inputs(run: Any, notes: list[Note]) -> Iterator[SourceInput]:  # noqa: ANN401 - MLflow's
+def _inputs(run: Any) -> Iterator[SourceInput]:  # noqa: ANN401 - MLflow's
     inputs = getattr(run, "inputs", None)
     for each in getattr(inputs, "dataset_inputs", None) or ():
         tags = {tag.key: tag.value for tag in each.tags}
         yield input_of(dict(each.dataset), tags)
-    models = len(getattr(inputs, "model_inputs", None) or ())
-    outputs = getattr(run, "outputs", None)
-    models += len(getattr(outputs, "model_outputs", None) or ())
-    if models:
-        notes.append(Note(MODELS_NOTE, count=models))
 
 
 # MLflow's downloads show bars of their own, and share what they keep for them.

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from runlake import schema
 from runlake._lazy import need
+from runlake.importers.mlflow_logged import folder_logged
 from runlake.importers.mlflow_models import bring_models, folder_models
 from runlake.importers.mlflow_words import (
-    MODELS_NOTE,
+    ORPHANS_NOTE,
     PARENT,
     USER,
     Steps,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from runlake.importers.mlflow_logged import Logged
     from runlake.importers.report import Report
     from runlake.importers.source import SourceInput
     from runlake.lake import Lake
@@ -96,8 +98,11 @@ class MlflowFolder(Source):
     def runs(self) -> Iterator[SourceRun]:
         """Yield all runs, by experiment and id."""
         for experiment, folder in self._experiments():
+            logged = folder_logged(folder)
+            if logged.orphans:
+                self._notes.append(Note(ORPHANS_NOTE, experiment.name, logged.orphans))
             for run in _runs(folder):
-                yield self._run(experiment, run)
+                yield self._run(experiment, run, logged)
 
     def finish(self, lake: Lake, report: Report) -> None:
         """Bring registered models."""
@@ -120,13 +125,16 @@ class MlflowFolder(Source):
                 if self._only in {None, experiment.name, experiment.source_id}:
                     yield experiment, folder
 
-    def _run(self, experiment: SourceExperiment, folder: Path) -> SourceRun:
+    def _run(self, experiment: SourceExperiment, folder: Path, logged: Logged) -> SourceRun:
         meta = read_yaml(folder / _META)
         tags = dict(_texts(folder / "tags"))
         status = meta.get("status", 1)
-        notes = _RunNotes(folder, meta)
+        notes = _RunNotes(meta)
+        run_id = str(meta.get("run_id") or meta.get("run_uuid") or folder.name)
+        inputs, model_inputs = _inputs(folder, notes)
+        measured = logged.measured.get(run_id, [])
         return SourceRun(
-            source_id=str(meta.get("run_id") or meta.get("run_uuid") or folder.name),
+            source_id=run_id,
             experiment=experiment,
             name=meta.get("run_name") or tags.get("mlflow.runName") or meta.get("name") or None,
             status=_STATUSES.get(status, str(status)),
@@ -137,23 +145,24 @@ class MlflowFolder(Source):
             is_deleted=meta.get("lifecycle_stage", schema.ACTIVE) == schema.DELETED,
             params=dict(_texts(folder / "params")),
             tags=tags,
-            inputs=list(_inputs(folder, notes)),
-            points=lambda: _points(folder / "metrics", notes),
-            artifacts=lambda: _artifacts(folder, meta, notes),
+            inputs=inputs,
+            models=logged.made.get(run_id, []),
+            outputs=_outputs(folder),
+            model_inputs=model_inputs,
+            measured=measured,
+            points=lambda: _points(folder / "metrics", notes, len(measured)),
+            artifacts=lambda: chain(_artifacts(folder, meta, notes), logged.files(run_id)),
             notes=lambda: notes.found,
-            version=_version(folder),
+            version=_version(folder, logged.made.get(run_id), measured),
         )
 
 
 class _RunNotes:
     """What of one run does not come as it is, as it is found out."""
 
-    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, meta: dict[str, Any]) -> None:
         self.meta = meta
         self.found: list[Note] = []
-        outputs = folder / "outputs"
-        if outputs.is_dir() and (count := sum(1 for _ in outputs.iterdir())):
-            self.found.append(Note(MODELS_NOTE, count=count))
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -172,6 +181,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SourceError(f"{file} is empty, or holds no fields.")
     return found
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files below a folder with their paths in it, sorted."""
+    return _files(folder)
 
 
 def texts_below(folder: Path) -> Iterator[tuple[str, str]]:
@@ -215,9 +229,9 @@ def _texts(folder: Path) -> Iterator[tuple[str, str]]:
             raise SourceError(f"{file} cannot be read: {error}") from error
 
 
-def _points(folder: Path, notes: _RunNotes) -> Iterator[pa.Table]:
+def _points(folder: Path, notes: _RunNotes, measured: int) -> Iterator[pa.Table]:
     steps = Steps()
-    with_data = 0
+    with_data = -measured  # these are kept with the model that they were measured of
     for key, file in _files(folder):
         with file.open("rb") as lines:
             while piece := list(islice(lines, PIECE_ROWS)):
@@ -230,7 +244,7 @@ def _points(folder: Path, notes: _RunNotes) -> Iterator[pa.Table]:
                     [value for _, value, _, _ in points],
                 )
     notes.found += steps.notes()
-    if with_data:
+    if with_data > 0:
         what = "the data set that a metric was measured on is not kept with the point"
         notes.found.append(Note(what, count=with_data))
 
@@ -247,21 +261,32 @@ def _point(line: bytes, file: Path, steps: Steps) -> tuple[int, float, int, bool
         raise SourceError(f"{file}: {line[:80]!r} is no point of a metric.") from error
 
 
-def _inputs(folder: Path, notes: _RunNotes) -> Iterator[SourceInput]:
+def _outputs(folder: Path) -> dict[str, int]:
+    """Return the steps at which a run made logged models, by their ids."""
+    found = {}
+    root = folder / "outputs"
+    for each in sorted(root.iterdir()) if root.is_dir() else ():
+        found[each.name] = int(read_yaml(each / _META).get("step") or 0)
+    return found
+
+
+def _inputs(folder: Path, notes: _RunNotes) -> tuple[list[SourceInput], list[str]]:
+    """Return the data sets that a run read, and the logged models."""
+    found: list[SourceInput] = []
+    models: list[str] = []
     inputs = folder / "inputs"
-    if not inputs.is_dir():
-        return
-    for each in sorted(inputs.iterdir()):
+    for each in sorted(inputs.iterdir()) if inputs.is_dir() else ():
         meta = read_yaml(each / _META)
-        if str(meta.get("source_type")) not in {"DATASET", "1"}:
-            notes.found.append(Note(MODELS_NOTE, str(meta.get("source_id"))))
+        if "MODEL" in str(meta.get("source_type")):
+            models.append(str(meta.get("source_id")))
             continue
         about = folder.parent / "datasets" / str(meta.get("source_id")) / _META
         if not about.is_file():
             notes.found.append(Note("data set left out: its description is not there", str(about)))
             continue
         tags = {str(key): str(value) for key, value in (meta.get("tags") or {}).items()}
-        yield input_of(read_yaml(about), tags)
+        found.append(input_of(read_yaml(about), tags))
+    return found, models
 
 
 def _artifacts(folder: Path, meta: dict[str, Any], notes: _RunNotes) -> Iterator[SourceFile]:
@@ -286,9 +311,9 @@ def _artifacts(folder: Path, meta: dict[str, Any], notes: _RunNotes) -> Iterator
         notes.found.append(Note("artifacts left out: they lie elsewhere", f"{said}: {error}"))
 
 
-def _version(folder: Path) -> str:
-    """Return a digest of the names, sizes and times of all files of a run."""
-    total = hashlib.blake2b(digest_size=16)
+def _version(folder: Path, *logged: object) -> str:
+    """Return a digest of the names, sizes and times of all files of a run, and of its models."""
+    total = hashlib.blake2b(repr(logged).encode(), digest_size=16)
     for path, file in _files(folder):
         facts = file.stat()
         total.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())

@@ -14,6 +14,7 @@ from runlake import schema
 from runlake._lazy import need
 from runlake.errors import NotFoundError, RunlakeError
 from runlake.importers.facts import ids_of
+from runlake.importers.mlflow_logged import FOLDER
 from runlake.importers.source import Note
 from runlake.registry import uris
 
@@ -28,6 +29,7 @@ _PAGE: Final = 1000
 _VERSION: Final = re.compile(r"version-(\d+)")
 _REASON: Final = "imported from MLflow"
 _PLACEHOLDER: Final = "deleted in MLflow"
+_LOGGED: Final = re.compile(r"m-[0-9a-f]{32}(?![0-9a-f])")
 _ARTIFACTS: Final = re.compile(r"(?:^|/)(?P<run>[0-9a-f]{32})/artifacts(?:/(?P<path>.*))?$")
 
 
@@ -183,7 +185,7 @@ def _versions(client: Any, name: str) -> Iterator[SourceVersion]:  # noqa: ANN40
             return
 
 
-def _download_uri(client: Any, name: str, version: str) -> str | None:  # noqa: ANN401
+def _download_uri(client: Any, name: str, version: str) -> str | None:  # noqa: ANN401 - MLflow's
     try:
         found: str = client.get_model_version_download_uri(name, version)
     except need("mlflow.exceptions").MlflowException:
@@ -253,7 +255,7 @@ def _make(name: str, version: SourceVersion, lake: Lake) -> None:
         run_link=version.run_link,
         description=version.description,
         location=_location(version),
-        logged_model_id=version.model_id,
+        logged_model_id=version.model_id or _logged(version.source),
         creation_time=version.created_ms,
         reason=_REASON,
     )
@@ -263,8 +265,18 @@ def _make(name: str, version: SourceVersion, lake: Lake) -> None:
         )
 
 
+def _logged(said: str | None) -> str | None:
+    """Return the logged model that an id or an address names, if any."""
+    found = _LOGGED.search(said or "")
+    return None if found is None else found[0]
+
+
 def _location(version: SourceVersion) -> str:
     """Return where the files of a version lie now: in its run, if they came with it."""
+    for said in (version.model_id, version.location, version.source):
+        model_id = _logged(said)
+        if model_id is not None and version.run_id is not None:
+            return uris.run_uri(version.run_id, f"{FOLDER}/{model_id}")
     for said in (version.location, version.source):
         if said and uris.is_run_uri(said):
             return said

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PARENT: Final = "mlflow.parentRunId"
 USER: Final = "mlflow.user"
 CONTEXT: Final = "mlflow.data.context"
-MODELS_NOTE: Final = "logged model left out: only its files in the run come"
+ORPHANS_NOTE: Final = "logged model left out: no run made it"
 _GREATEST: Final = math.nextafter(math.inf, 0)
 
 

@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 else:
     pa, pq = lazy("pyarrow"), lazy("pyarrow.parquet")
 
-_NEEDED: Final = {"project_id", "run_id", "attribute_path", "attribute_type"}
+_NEEDED: Final = {
+    "project_id",
+    "run_id",
+    "attribute_path",
+    "attribute_type",
+    "step",
+    "timestamp",
+    "float_value",
+}
 _PART: Final = re.compile(r"(.*?)_?part_(\d+)$")
 _DIGITS: Final = 6  # of a step behind the point
 _SCALED: Final = "steps were no whole numbers: all of the import are multiplied by {:,}"
@@ -48,6 +56,9 @@ def open_source(
         files: the exporter's `--files-path`; None takes `files` beside `data`.
         step_multiplier: a whole number: steps of Neptune may have six digits behind the point,
             ours are whole; None takes the least power of ten that makes all of them whole.
+
+    Returns:
+        The source; close it.
 
     Raises:
         NotFoundError: there is nothing.
@@ -151,13 +162,11 @@ class NeptuneExport(Source):
         columns = ["project_id", "run_id", "step"]
         try:
             with pq.ParquetFile(file) as opened:
-                names = [name for name in columns if name in opened.schema_arrow.names]
-                for batch in opened.iter_batches(columns=names):
+                for batch in opened.iter_batches(columns=columns):
                     ids = pa.table(batch).group_by(["project_id", "run_id"]).aggregate([])
                     for row in ids.to_pylist():
                         found[str(row["project_id"]), str(row["run_id"])] = None
-                    if "step" in names:
-                        self._look(batch["step"])
+                    self._look(batch["step"])
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{file} cannot be read as Parquet: {error}") from error
         return found

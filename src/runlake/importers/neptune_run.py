@@ -113,7 +113,9 @@ class NeptuneRun:
         self._start_us = _time_us(made) if isinstance(made, datetime) else None
 
     def _survey(self, batch: pa.RecordBatch) -> None:
-        self._counts.update(str(kind) for kind in batch["attribute_type"].to_pylist())
+        kinds = pa.table({"kind": batch["attribute_type"]}).group_by("kind")
+        for counted in kinds.aggregate([([], "count_all")]).to_pylist():
+            self._counts[str(counted["kind"])] += counted["count_all"]
         simple = batch.filter(_of_type(*_VALUES))
         for row in simple.to_pylist():
             value = row.get(_VALUES[row["attribute_type"]])
@@ -204,8 +206,11 @@ class NeptuneRun:
     def _points(self) -> Iterator[pa.Table]:
         for batch in self._batches():
             rows = batch.filter(_of_type(_POINTS))
-            if not rows.num_rows:
-                continue
+            if rows.num_rows:
+                yield self._table(rows)
+
+    def _table(self, rows: pa.RecordBatch) -> pa.Table:
+        try:
             moments = rows["timestamp"].cast(_stamp()).cast(pa.int64())
             columns: list[pa.Array[Any]] = [
                 rows["attribute_path"].cast(pa.string()),
@@ -214,7 +219,10 @@ class NeptuneRun:
                 # pandas, which the exporter writes with, has no null but NaN.
                 rows["float_value"].cast(pa.float64()).fill_null(math.nan),
             ]
-            yield pa.Table.from_arrays(columns, schema=point_schema())
+        except pa.ArrowException as error:
+            message = f"points of {self._files.run_id} are of types that no export has: {error}"
+            raise SourceError(message) from error
+        return pa.Table.from_arrays(columns, schema=point_schema())
 
     def _rows(self, *types: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of some types, their steps whole and their times in microseconds."""
@@ -229,7 +237,7 @@ class NeptuneRun:
                 yield row | {"whole": step if raw.is_valid else None, "time_us": moment}
 
     def _histogram(self, row: dict[str, Any]) -> str | None:
-        found = row["histogram_value"]
+        found = row.get("histogram_value")
         if not found or str(found.get("type", "")).upper() != "COUNTING":
             return None
         path, step = row["attribute_path"], row["whole"] or 0
@@ -250,7 +258,7 @@ class NeptuneRun:
             yield SourceFile(_OTHERS, partial(_write, self))
 
     def _files_of(self, row: dict[str, Any]) -> Iterator[SourceFile]:
-        attribute, value = row["attribute_path"], row["file_value"]
+        attribute, value = row["attribute_path"], row.get("file_value")
         if not value or not value.get("path"):
             return
         root = self._files.files.resolve()
@@ -279,10 +287,10 @@ class NeptuneRun:
     def _others(self) -> Iterator[dict[str, Any]]:
         """Yield what has no place of its own, as JSON."""
         for row in self._rows("string_series"):
-            yield _told(row, row["string_value"])
+            yield _told(row, row.get("string_value"))
         for row in self._rows(_HISTOGRAMS):
             if self._histogram(row) is None:
-                yield _told(row, row["histogram_value"])
+                yield _told(row, row.get("histogram_value"))
 
     def _notes(self) -> Iterator[Note]:
         count = sum(1 for _ in self._others())

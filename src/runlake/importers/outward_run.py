@@ -138,7 +138,7 @@ def _itself(about: Mapping[str, Any]) -> list[Any]:
     return [about[name] for name in names]
 
 
-def _create(client: Any, about: Mapping[str, Any], home: str, facts: _Facts) -> str:  # noqa: ANN401
+def _create(client: Any, about: Mapping[str, Any], home: str, facts: _Facts) -> str:  # noqa: ANN401 - MLflow's
     tags = {RUN_ID: about["run_id"]}
     for name in ("mlflow.user", _PARENT):
         if name in facts.tags:
@@ -149,7 +149,7 @@ def _create(client: Any, about: Mapping[str, Any], home: str, facts: _Facts) -> 
     return str(run.info.run_id)
 
 
-def _end(client: Any, mlflow_id: str, about: Mapping[str, Any]) -> None:  # noqa: ANN401
+def _end(client: Any, mlflow_id: str, about: Mapping[str, Any]) -> None:  # noqa: ANN401 - MLflow's
     status = about["status"]
     if status in schema.ENDED:
         end_us = about["end_us"]
@@ -224,7 +224,7 @@ def _inputs(query: Query, run_id: str) -> list[Any]:
     return found
 
 
-def _send_facts(client: Any, mlflow_id: str, facts: _Facts, there: Exported | None) -> None:  # noqa: ANN401
+def _send_facts(client: Any, mlflow_id: str, facts: _Facts, there: Exported | None) -> None:  # noqa: ANN401 - MLflow's
     entities = need("mlflow.entities")
     data = None if there is None or there.run is None else there.run.data
     params = _missing(facts.params, {} if data is None else data.params)
@@ -267,7 +267,7 @@ def _send_files(  # noqa: PLR0917 - all of one call
     return sent
 
 
-def _digests(client: Any, mlflow_id: str) -> dict[str, tuple[int, str]]:  # noqa: ANN401
+def _digests(client: Any, mlflow_id: str) -> dict[str, tuple[int, str]]:  # noqa: ANN401 - MLflow's
     """Return size and digest of each file that a run has there; they are read for it."""
     found = {}
     for each in files_at(client.get_run(mlflow_id).info.artifact_uri):
@@ -338,7 +338,7 @@ class _Points:
             stamped = whole.cast(pa.timestamp("us", tz="UTC"))
             yield table.set_column(at, "timestamp", stamped)
 
-    def send(self, client: Any, mlflow_id: str, *, is_new: bool) -> int:  # noqa: ANN401
+    def send(self, client: Any, mlflow_id: str, *, is_new: bool) -> int:  # noqa: ANN401 - MLflow's
         """Send the points that are not there; return how many."""
         metric = need("mlflow.entities").Metric
         left = Remainder(() if is_new else self._there(client, mlflow_id))
@@ -357,7 +357,7 @@ class _Points:
             count += len(rows)
         return count
 
-    def differences(self, client: Any, mlflow_id: str) -> Iterator[str]:  # noqa: ANN401
+    def differences(self, client: Any, mlflow_id: str) -> Iterator[str]:  # noqa: ANN401 - MLflow's
         """Compare what is there; what MLflow is known to change is noted, the rest is wrong."""
         there = joined(map(tallies, self._there(client, mlflow_id)))
         for key, tally in (self._tallies or {}).items():
@@ -390,7 +390,7 @@ class _Points:
         for table in self._tables():
             yield table.filter(pc.equal(table["key"].cast(pa.string()), pa.scalar(key)))
 
-    def _there(self, client: Any, mlflow_id: str) -> Iterator[pa.Table]:  # noqa: ANN401
+    def _there(self, client: Any, mlflow_id: str) -> Iterator[pa.Table]:  # noqa: ANN401 - MLflow's
         """Yield the points that MLflow has."""
         store = client._tracking_client.store  # noqa: SLF001 - pages of histories
         for key in sorted(client.get_run(mlflow_id).data.metrics):

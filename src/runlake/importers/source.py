@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from runlake.importers.report import Report
     from runlake.lake import Lake
+    from runlake.logged_models import MeasuredModel, NewModel
 else:
     pa = lazy("pyarrow")
 
@@ -110,6 +111,20 @@ class SourceInput(NamedTuple):
     tags: Mapping[str, str] = {}
 
 
+class SourceLogged(NamedTuple):
+    """A logged model that a run made; its files are artifacts below `_models/<model id>/`.
+
+    Attributes:
+        model: the model; `source_run_id` is filled in.
+        updated_us: when its status changed last, microseconds since 1970; None: when it was made.
+        message: why, where it failed.
+    """
+
+    model: NewModel
+    updated_us: int | None = None
+    message: str | None = None
+
+
 class SourceEvent(NamedTuple):
     """Something else that a run said, as a row of the log.
 
@@ -166,6 +181,10 @@ class SourceRun:
         params: texts, numbers or bools by key; nested ones are flattened by the source.
         tags: texts by key.
         inputs: data sets that it read.
+        models: logged models that it made.
+        outputs: steps at which it made logged models, by their ids.
+        model_inputs: logged models that it read, by their ids.
+        measured: points that it measured of logged models; they are among `points` as well.
         points: gives tables of points, columns `key` string, `step` int64, `timestamp`
             timestamp[us, UTC], `value` float64, none null, NaN and infinities as they are; about
             `PIECE_ROWS` rows each. Called once, or once more where it was interrupted: it must
@@ -192,6 +211,10 @@ class SourceRun:
     params: Mapping[str, object] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[SourceInput] = ()
+    models: Sequence[SourceLogged] = ()
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    model_inputs: Sequence[str] = ()
+    measured: Sequence[MeasuredModel] = ()
     points: Callable[[], Iterable[pa.Table]] = tuple
     artifacts: Callable[[], Iterable[SourceFile]] = tuple
     events: Callable[[], Iterable[SourceEvent]] = tuple

@@ -31,6 +31,8 @@ _SUMMARY: Final = 5
 _SIMPLE, _IMAGE, _HISTO, _AUDIO, _TENSOR, _METADATA = 2, 4, 5, 6, 8, 9
 _OLD_FORMS: Final = {_SIMPLE: SCALAR, _IMAGE: IMAGE, _HISTO: HISTOGRAM, _AUDIO: AUDIO}
 _TRIPLE: Final = 3
+_END: Final = 4  # of a session of the hparams plugin
+_NUMBER, _TEXT, _BOOL, _STRUCT, _LIST = 2, 3, 4, 5, 6  # fields of google.protobuf.Value
 _HEAD: Final = 2  # a tensor of images begins with width and height
 
 
@@ -57,9 +59,13 @@ class Value(NamedTuple):
 
 
 def times(events: Iterable[Message]) -> Iterator[tuple[Message, int]]:
-    """Yield events with their times, microseconds since 1970."""
+    """Yield events with their times, microseconds since 1970.
+
+    Raises:
+        SourceError: an event has no time.
+    """
     for event in events:
-        yield event, round(event.double(1) * 1e6)
+        yield event, histories.moment_us(event.double(1))
 
 
 def values_of(event: Message, time_us: int, plugins: dict[str, str]) -> Iterator[Value]:
@@ -154,6 +160,8 @@ def _triples(found: Tensor | None) -> tuple[list[float], list[float]] | None:
     """Return edges and counts of a tensor with left, right and count of each bucket."""
     if found is None or found.numbers is None or found.shape[1:] != (_TRIPLE,):
         return None
+    if len(found.numbers) % _TRIPLE:
+        return None
     left, right, counts = (found.numbers.reshape(-1, _TRIPLE)[:, i].tolist() for i in range(3))
     if not left or left[1:] != right[:-1]:
         return None
@@ -175,7 +183,7 @@ def sounds(value: Value) -> list[bytes]:
     found = tensor(value.message.inner(_TENSOR))
     if found is None:
         return []
-    return found.texts[:: found.shape[1]] if len(found.shape) > 1 else found.texts
+    return found.texts[:: found.shape[1] or 1] if len(found.shape) > 1 else found.texts
 
 
 def as_json(value: Value) -> dict[str, Any]:
@@ -222,10 +230,10 @@ def session(value: Value) -> Session:
     begun = content.inner(3)
     for entry in begun.inners(1):
         params[entry.text(1)] = _plain(entry.inner(2))
-    start, end = begun.double(5), content.inner(4).double(2)
+    start, end = begun.double(5), content.inner(_END).double(2)
     return Session(
         params,
-        content.inner(4).whole(1) if 4 in content else None,  # noqa: PLR2004 - the end
+        content.inner(_END).whole(1) if _END in content else None,
         round(start * 1e6) if start else None,
         round(end * 1e6) if end else None,
     )
@@ -233,14 +241,15 @@ def session(value: Value) -> Session:
 
 def _plain(value: Message) -> object:
     """Return a `google.protobuf.Value`; lists and structs as texts."""
-    if 2 in value:  # noqa: PLR2004 - a number
-        return value.double(2)
-    if 3 in value:  # noqa: PLR2004 - a text
-        return value.text(3)
-    if 4 in value:  # noqa: PLR2004 - a bool
-        return bool(value.whole(4))
-    if 6 in value:  # noqa: PLR2004 - a list
-        return str([_plain(one) for one in value.inner(6).inners(1)])
-    if 5 in value:  # noqa: PLR2004 - a struct
-        return str({one.text(1): _plain(one.inner(2)) for one in value.inner(5).inners(1)})
+    if _NUMBER in value:
+        return value.double(_NUMBER)
+    if _TEXT in value:
+        return value.text(_TEXT)
+    if _BOOL in value:
+        return bool(value.whole(_BOOL))
+    if _LIST in value:
+        return str([_plain(one) for one in value.inner(_LIST).inners(1)])
+    if _STRUCT in value:
+        entries = value.inner(_STRUCT).inners(1)
+        return str({one.text(1): _plain(one.inner(2)) for one in entries})
     return "None"

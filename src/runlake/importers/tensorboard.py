@@ -58,6 +58,9 @@ def open_source(source: str, *, experiment: str | None = None) -> Source:
         source: a folder, as given to `tensorboard --logdir`, or one event file.
         experiment: the experiment of all runs; None takes the folder's name.
 
+    Returns:
+        The source; close it.
+
     Raises:
         NotFoundError: there is nothing.
         SourceError: there is no event file in it.
@@ -164,12 +167,11 @@ class _EventRun:
                 if moment is not None:
                     self._see(moment)
             return
-        kind = self._kind(value)
-        self._counts[kind] += 1
-        if kind == tb.SCALAR:
-            number = tb.number(value)
-            if number is not None and not number[1]:
-                self._rounded[value.tag] += 1
+        number = tb.number(value) if value.kind == tb.SCALAR else None
+        if number is None:
+            self._counts[self._kind(value)] += 1
+        elif not number[1]:
+            self._rounded[value.tag] += 1
 
     def _kind(self, value: tb.Value) -> str:
         """Return where a value goes: what cannot go to its own place goes to the rest."""

@@ -187,5 +187,8 @@ def _listed(message: Message, kind: int, number: int) -> NDArray[Any] | None:
         return np.frombuffer(content, name)
     found = message.wholes(number)
     if name.kind == "f":
-        return np.array(found, np.uint16).view(np.float16)
-    return np.array(found, name)
+        return np.array([one & 0xFFFF for one in found], np.uint16).view(np.float16)
+    try:
+        return np.array(found, name)
+    except OverflowError as error:
+        raise WireError(f"a tensor's values do not fit its type: {error}") from error

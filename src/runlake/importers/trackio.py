@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from runlake.importers.trackio_database import ArtifactVersion
+
 _MAGIC: Final = b"SQLite format 3\0"
 _OTHERS: Final = "trackio/history.jsonl"
 _ARTIFACTS: Final = "trackio/artifacts.json"
@@ -45,6 +47,9 @@ def open_source(source: str, *, experiment: str | None = None) -> Source:
         source: a database, or the folder that holds them (`~/.cache/huggingface/trackio`).
         experiment: the experiment of all runs; None takes the project's name, which is the name
             of its database.
+
+    Returns:
+        The source; close it.
 
     Raises:
         NotFoundError: there is nothing.
@@ -186,7 +191,7 @@ class _ProjectRun:
         for step, moment, text in self._database.of_run(
             "metrics", "step, timestamp, metrics", self._run
         ):
-            yield Row(int(step), _time_us(moment, file), self._json(text))
+            yield Row(histories.whole_step(step), _time_us(moment, file), self._json(text))
 
     def _samples(self) -> Iterator[Row]:
         file = self._database.file
@@ -233,16 +238,27 @@ class _ProjectRun:
 
     def _logged_artifacts(self) -> Iterator[SourceFile]:
         for one in self._made:
-            for entry in json.loads(one.manifest):
+            for entry in self._entries(one):
                 path = f"artifacts/{one.name}/v{one.version}/{entry['path']}"
-                file = self._database.blob(str(entry.get("digest")))
+                file = self._database.blob(entry["digest"])
                 if file.is_file():
                     given = SourceFile.local(path, file)
-                    yield given._replace(sha256=str(entry["digest"]))
+                    yield given._replace(sha256=entry["digest"])
                 else:
                     self._missing.append(path)
         if self._made:
             yield SourceFile(_ARTIFACTS, self._write_artifacts)
+
+    def _entries(self, one: ArtifactVersion) -> list[dict[str, str]]:
+        """Return the files of a version: path and digest."""
+        try:
+            return [
+                {"path": each["path"], "digest": each["digest"]}
+                for each in json.loads(one.manifest)
+            ]
+        except (ValueError, TypeError, KeyError) as error:
+            message = f"the manifest of {one.name}:v{one.version} cannot be read: {error!r}."
+            raise SourceError(message) from error
 
     def _write_artifacts(self, folder: Path) -> Path:
         file = folder / "artifacts.json"

@@ -19,16 +19,22 @@ from runlake.importers.source import Note, SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_VERSIONS: Final = """
+MADE: Final = """
     SELECT a.name, v.version, a.type, a.description, v.metadata, v.manifest, v.manifest_digest,
         (SELECT json_group_array(alias) FROM artifact_aliases WHERE artifact_version_id = v.id)
     FROM artifact_versions v JOIN artifacts a ON a.id = v.artifact_id
+    WHERE v.producer_run_id = ? ORDER BY v.id
 """
-MADE: Final = f"{_VERSIONS} WHERE v.producer_run_id = ? ORDER BY v.id"
-USED: Final = (
-    f"{_VERSIONS} WHERE v.id IN (SELECT artifact_version_id FROM run_artifact_links "  # noqa: S608
-    "WHERE run_id = ? AND direction = 'input') ORDER BY v.id"
-)
+"""What a run made."""
+USED: Final = """
+    SELECT a.name, v.version, a.type, a.description, v.metadata, v.manifest, v.manifest_digest,
+        (SELECT json_group_array(alias) FROM artifact_aliases WHERE artifact_version_id = v.id)
+    FROM run_artifact_links l
+    JOIN artifact_versions v ON v.id = l.artifact_version_id
+    JOIN artifacts a ON a.id = v.artifact_id
+    WHERE l.run_id = ? AND l.direction = 'input' ORDER BY l.id
+"""
+"""What a run read."""
 _UNMADE: Final = "SELECT count(*) FROM artifact_versions WHERE producer_run_id IS NULL"
 _NO_MAKER: Final = "versions of artifacts that no run made are left out"
 _ROWS_AT_ONCE: Final = 1000
@@ -125,7 +131,7 @@ class Database:
         """Yield the runs, by their first row."""
         column = "run_id" if "run_id" in self._columns["metrics"] else "run_name"
         parts = [
-            f"SELECT {column} AS run, run_name, {moment} AS moment FROM {table}"  # noqa: S608
+            f"SELECT {column} AS run, run_name, {moment} AS moment FROM {table}"  # noqa: S608 - names of ours
             for table, moment in (
                 ("metrics", "timestamp"),
                 ("configs", "created_at"),
@@ -134,17 +140,26 @@ class Database:
             if column in self._columns.get(table, ())
         ]
         query = (
-            "SELECT run, max(run_name) FROM (" + " UNION ALL ".join(parts) + ") "  # noqa: S608
+            "SELECT run, max(run_name) FROM (" + " UNION ALL ".join(parts) + ") "  # noqa: S608 - names of ours
             "WHERE run IS NOT NULL GROUP BY run ORDER BY min(moment), run"
         )
         for run_id, name in list(self.rows(query)):
             yield DatabaseRun(str(run_id), str(name), column)
 
     def of_run(self, table: str, columns: str, run: DatabaseRun) -> Iterator[tuple[Any, ...]]:
-        """Yield some columns of a run's rows, in the order in which they were logged."""
+        """Yield some columns of a run's rows, in the order in which they were logged.
+
+        Args:
+            table: its name; one that is not there has no rows.
+            columns: as SQL.
+            run: whose rows.
+
+        Raises:
+            SourceError: the database is damaged.
+        """
         if run.column not in self._columns.get(table, ()):
             return
-        query = f"SELECT {columns} FROM {table} WHERE {run.column} = ? ORDER BY id"  # noqa: S608
+        query = f"SELECT {columns} FROM {table} WHERE {run.column} = ? ORDER BY id"  # noqa: S608 - names of ours
         yield from self.rows(query, (run.run_id,))
 
     def versions(self, query: str, run: DatabaseRun) -> list[ArtifactVersion]:
@@ -166,7 +181,7 @@ class Database:
                 yield Note(_NO_MAKER, self.file.stem, count)
         for table, what in _COUNTED.items():
             if table in self.tables:
-                count = next(self.rows(f"SELECT count(*) FROM {table}"))[0]  # noqa: S608
+                count = next(self.rows(f"SELECT count(*) FROM {table}"))[0]  # noqa: S608 - as above
                 if count:
                     yield Note(what, self.file.stem, count)
         shared = self.media / self.file.stem / "files"

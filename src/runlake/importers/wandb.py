@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from base64 import b64encode
 from functools import partial
@@ -64,6 +65,9 @@ def open_source(source: str, *, experiment: str | None = None) -> Source:
         source: a `.wandb` file, the folder of a run, a folder above such as `wandb`; or an
             exported history: a Parquet or CSV file, or a folder of them.
         experiment: the experiment of all runs; None takes each run's project.
+
+    Returns:
+        The source; close it.
 
     Raises:
         NotFoundError: there is nothing.
@@ -150,7 +154,7 @@ def _prelude(file: Path) -> WandbRun | None:
     found = WandbRun()
     for count, record in enumerate(RecordLog(file).records()):
         if RUN in record:
-            found._run(record.inner(RUN))  # noqa: SLF001 - one step of its reading
+            found.begin(record.inner(RUN))
             return found
         if count > _PRELUDE_RECORDS:
             break
@@ -166,6 +170,8 @@ class _OfflineRun:
         for log in self._logs:
             self._said.read(log)
         self._cut = [log.path for log in self._logs if log.cut_at is not None]
+        # Of each log: its last step, and the time of it.
+        self._ends: dict[int, tuple[int, int]] = {}
         self._found = histories.survey(self._history())
         self._notes: list[Note] = []
 
@@ -220,7 +226,12 @@ class _OfflineRun:
         return {key: text for key, text in tags.items() if text}
 
     def _history(self) -> Iterator[Row]:
-        return history(self._logs, self._said.start_us or 0)
+        for place, log in enumerate(self._logs):
+            step = moment = 0
+            for row in history([log], self._said.start_us or 0):
+                step, moment = max(step, row.step), max(moment, row.time_us)
+                yield row
+            self._ends[place] = step, moment or self._said.start_us or 0
 
     def _points(self) -> Iterator[pa.Table]:
         yield from histories.points(self._history())
@@ -231,25 +242,12 @@ class _OfflineRun:
                 if number is not None:
                     pieces.add(key, row.step, row.time_us, number)
             yield from pieces.full()
-        found = self._found
-        moment = found.last_us or self._said.last_us or self._said.start_us or 0
-        for key, number in self._from_summary():
-            pieces.add(key, found.last_step or 0, moment, number)
+        # Of a log that may still go on, the last step is not known.
+        for place, summary in self._said.ended.items():
+            for key, number in _numbers(summary):
+                if key not in self._found.last:
+                    pieces.add(key, *self._ends[place], number)
         yield from pieces.rest()
-
-    def _summary(self) -> Iterator[tuple[str, float]]:
-        for key, value in histories.leaves(self._said.summary):
-            number = histories.number_of(value)
-            if number is not None and key.partition(".")[0] not in _OWN_KEYS:
-                yield key, number
-
-    def _from_summary(self) -> Iterator[tuple[str, float]]:
-        # Of a run that may still go on, its last step is not known.
-        if self._said.exit_code is None:
-            return
-        for key, number in self._summary():
-            if key not in self._found.last:
-                yield key, number
 
     def _events(self) -> Iterator[SourceEvent]:
         if self._found.histograms:
@@ -260,19 +258,17 @@ class _OfflineRun:
 
     def _all_notes(self) -> Iterator[Note]:
         yield from self._found.notes(_HISTORY_FILE)
-        if self._said.exit_code is None:
+        if not self._said.is_ended:
             yield Note(_UNENDED)
         for path in self._cut:
             yield Note(_CUT, path.name)
         if self._found.last_step is not None:
             yield Note(_RUNTIME)
-        for key, number in self._summary():
+        for key, number in _numbers(self._said.summary):
             last = self._found.last.get(key)
-            if last is None and self._said.exit_code is None:
-                yield Note(_SUMMARY_LATER, key)
-            elif last is None:
-                yield Note(_FROM_SUMMARY, key)
-            elif last != number and not (last != last and number != number):  # noqa: PLR0124
+            if last is None:
+                yield Note(_FROM_SUMMARY if self._said.is_ended else _SUMMARY_LATER, key)
+            elif last != number and not (math.isnan(last) and math.isnan(number)):
                 yield Note(_SUMMARY_DIFFERS, key)
         if any((log.path.parent / "logs").is_dir() for log in self._logs):
             yield Note(_LOGS)
@@ -348,6 +344,14 @@ class _OfflineRun:
 
 
 _OWN_KEYS: Final = {"_wandb", "_runtime", "_step", "_timestamp"}
+
+
+def _numbers(summary: Mapping[str, object]) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a summary but for W&B's own."""
+    for key, value in histories.leaves(summary):
+        number = histories.number_of(value)
+        if number is not None and key.partition(".")[0] not in _OWN_KEYS:
+            yield key, number
 
 
 def _regular(folder: Path) -> Iterator[Path]:

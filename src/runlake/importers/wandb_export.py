@@ -14,7 +14,6 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final
 
 from runlake._lazy import lazy
-from runlake.errors import InvalidInputError
 from runlake.importers import histories
 from runlake.importers.source import (
     Note,
@@ -24,7 +23,6 @@ from runlake.importers.source import (
     SourceFile,
     SourceRun,
 )
-from runlake.writing import values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -227,11 +225,7 @@ def _spelled(cell: str) -> object:
 
 
 def _whole(cell: object) -> int:
-    try:
-        return values.step(int(cell) if isinstance(cell, str) else cell)
-    except (ValueError, InvalidInputError):
-        message = f"a step of an exported history is no whole number: {cell!r}."
-        raise SourceError(message) from None
+    return histories.whole_step(_spelled(cell) if isinstance(cell, str) and cell else cell)
 
 
 def _time_us(cell: object) -> int:
@@ -239,7 +233,5 @@ def _time_us(cell: object) -> int:
     if isinstance(cell, datetime):
         known = cell if cell.tzinfo else cell.replace(tzinfo=UTC)
         return round(known.timestamp() * 1e6)
-    try:
-        return round(float(cell or 0) * 1e6)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise SourceError(f"a time of an exported history is none: {cell!r}.") from None
+    spelled = _spelled(cell) if isinstance(cell, str) and cell else cell or 0
+    return histories.moment_us(spelled)

@@ -6,12 +6,13 @@ own releases reads the files of all earlier ones.
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runlake import schema
-from runlake.importers.histories import Row
+from runlake.importers.histories import Row, moment_us, whole_step
 from runlake.importers.source import SourceError
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 # Fields of a record: which kind it is.
 HISTORY, SUMMARY, OUTPUT, CONFIG, STATS, ARTIFACT = 2, 3, 4, 5, 7, 8
 ALERT, METRIC, OUTPUT_RAW, RUN, EXIT, USE_ARTIFACT, ENVIRONMENT = 10, 12, 13, 17, 18, 25, 26
-_VALUE_JSON: Final = 16
+# Fields of an item: its value, in one of these forms.
+_BOOL, _WHOLE, _NUMBER, _TEXT, _JSON, _VALUE_JSON = 4, 5, 6, 7, 8, 16
+_START, _BRANCH = 17, 23  # of a run: when it began, where it was forked
+_STEP: Final = 2  # of a row
 _ALERT_LEVELS: Final = {"INFO": "info", "WARN": "warning", "ERROR": "error"}
 OWN_KEY: Final = "_wandb"
 
@@ -68,6 +72,8 @@ class WandbRun:
         forked_from: the run and step that it was forked from.
         last_us: the latest time that a sample or a line of output says.
         has_output: whether the log has lines of output.
+        ended: of each log that has an end, its place among the logs, and the summary's keys that
+            were set in it.
     """
 
     run_id: str = ""
@@ -95,6 +101,14 @@ class WandbRun:
     forked_from: str = ""
     last_us: int | None = None
     has_output: bool = False
+    ended: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _count: int = 0
+    _set: set[str] = field(default_factory=set)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the log that was read last says how the run ended."""
+        return self.exit_code is not None
 
     @property
     def status(self) -> str:
@@ -110,7 +124,7 @@ class WandbRun:
             SourceError: the file is damaged.
         """
         takers = {
-            RUN: self._run,
+            RUN: self.begin,
             CONFIG: self._config,
             SUMMARY: self._summary,
             EXIT: self._exit,
@@ -124,12 +138,18 @@ class WandbRun:
             OUTPUT_RAW: self._output,
         }
         self.exit_code = None
+        self._set.clear()
         for record in log.records():
             for number, take in takers.items():
                 if number in record:
                     take(record.inner(number))
+        if self.is_ended:
+            standing = {key: value for key, value in self.summary.items() if key in self._set}
+            self.ended[self._count] = copy.deepcopy(standing)
+        self._count += 1
 
-    def _run(self, run: Message) -> None:
+    def begin(self, run: Message) -> None:
+        """Take in the record that says whose log it is."""
         self.run_id = run.text(1) or self.run_id
         self.entity = run.text(2) or self.entity
         self.project = run.text(3) or self.project
@@ -140,13 +160,13 @@ class WandbRun:
         self.labels = run.texts(10) or self.labels
         self.sweep_id = run.text(12) or self.sweep_id
         self.host = run.text(13) or self.host
-        if 17 in run:  # noqa: PLR2004 - the start
-            began = time_us(run.inner(17))
+        if _START in run:
+            began = time_us(run.inner(_START))
             self.start_us = began if self.start_us is None else min(began, self.start_us)
         git = run.inner(21)
         self.remote, self.commit = git.text(1) or self.remote, git.text(2) or self.commit
-        if 23 in run:  # noqa: PLR2004 - where it was forked
-            branch = run.inner(23)
+        if _BRANCH in run:
+            branch = run.inner(_BRANCH)
             self.forked_from = f"{branch.text(1)}@{branch.double(2):g}"
         self._config(run.inner(4))
         self._summary(run.inner(5))
@@ -156,6 +176,7 @@ class WandbRun:
 
     def _summary(self, change: Message) -> None:
         update(self.summary, change)
+        self._set.update((item.texts(2) or [item.text(1)])[0] for item in change.inners(1))
 
     def _exit(self, exit_: Message) -> None:
         self.exit_code, self.runtime_s = exit_.whole(1), exit_.whole(2)
@@ -209,7 +230,13 @@ def update(target: dict[str, Any], change: Message) -> None:
 
 
 def put(target: dict[str, Any], path: list[str], value: object) -> None:
-    """Set a value in nested dicts."""
+    """Set a value in nested dicts.
+
+    Args:
+        target: the outermost one.
+        path: keys, the outermost first.
+        value: of the last key.
+    """
     for part in path[:-1]:
         inner = target.get(part)
         if not isinstance(inner, dict):
@@ -222,15 +249,15 @@ def item_value(item: Message) -> object:
     """Return the value of an item: as JSON, or as one of the fields that newer clients write."""
     if _VALUE_JSON in item:
         return _json(item.text(_VALUE_JSON))
-    if 4 in item:  # noqa: PLR2004 - a bool
-        return bool(item.whole(4))
-    if 5 in item:  # noqa: PLR2004 - an int
-        return item.zigzag(5)
-    if 6 in item:  # noqa: PLR2004 - a float
-        return item.double(6)
-    if 8 in item:  # noqa: PLR2004 - JSON
-        return _json(item.text(8))
-    return item.text(7) if 7 in item else None  # noqa: PLR2004 - a text
+    if _BOOL in item:
+        return bool(item.whole(_BOOL))
+    if _WHOLE in item:
+        return item.zigzag(_WHOLE)
+    if _NUMBER in item:
+        return item.double(_NUMBER)
+    if _JSON in item:
+        return _json(item.text(_JSON))
+    return item.text(_TEXT) if _TEXT in item else None
 
 
 def _json(text: str) -> object:
@@ -262,15 +289,16 @@ def history(logs: Iterable[RecordLog], start_us: int) -> Iterator[Row]:
             stamp, ran = values.pop("_timestamp", None), values.pop("_runtime", None)
             step = values.pop("_step", None)
             if step is None:
-                step = row.inner(2).whole(1) if 2 in row else following  # noqa: PLR2004
+                step = row.inner(_STEP).whole(1) if _STEP in row else following
             values.pop(OWN_KEY, None)
-            following = int(step) + 1
+            step = whole_step(step)
+            following = step + 1
             moment = start_us
-            if isinstance(stamp, (int, float)):
-                moment = round(stamp * 1e6)
-            elif isinstance(ran, (int, float)):
-                moment = start_us + round(ran * 1e6)
-            yield Row(int(step), moment, values)
+            if stamp is not None:
+                moment = moment_us(stamp)
+            elif ran is not None:
+                moment = start_us + moment_us(ran)
+            yield Row(step, moment, values)
 
 
 def samples(logs: Iterable[RecordLog]) -> Iterator[Row]:

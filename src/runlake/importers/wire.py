@@ -12,6 +12,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from runlake.importers.source import SourceError
+
 _MORE: Final = 0x80  # the bit of a byte that says that more of the number follows
 _VARINT: Final = 0
 _FIXED64: Final = 1
@@ -23,7 +25,7 @@ _MOST_SHIFT: Final = 63
 _DOUBLE: Final = struct.Struct("<d")
 
 
-class WireError(ValueError):
+class WireError(SourceError):
     """These bytes are no message."""
 
 

@@ -15,7 +15,7 @@ from mlflow.entities import (
     RunOutputs,
     RunTag,
 )
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_USER
 
 from runlake import schema
 from runlake._lazy import lazy
@@ -74,7 +74,8 @@ def read_entities(
         locate: given an experiment's id and a run's, returns where the run's artifacts lie.
 
     Returns:
-        The runs. One that no MLflow client made has the tag `mlflow.runName` all the same.
+        The runs. One that no MLflow client made has the tags `mlflow.runName` and
+        `mlflow.user` all the same.
     """
     if not len(places):
         return []
@@ -86,8 +87,10 @@ def read_entities(
     found = []
     for place, (info, is_native) in enumerate(infos):
         data = RunData(metrics[place], params[place], tags[place])
-        if is_native and info.run_name and MLFLOW_RUN_NAME not in data.tags:
-            data.tags[MLFLOW_RUN_NAME] = info.run_name
+        if is_native:
+            for key, text in ((MLFLOW_RUN_NAME, info.run_name), (MLFLOW_USER, info.user_id)):
+                if text:
+                    data.tags.setdefault(key, text)
         read, made = held.get(info.run_id) or (RunInputs([]), RunOutputs([]))
         found.append(Run(info, data, read, made))
     return found

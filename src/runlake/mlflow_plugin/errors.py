@@ -33,6 +33,9 @@ def translated(call: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
 
     Args:
         call: a method that MLflow calls.
+
+    Returns:
+        The method, which raises `MlflowException`.
     """
 
     @functools.wraps(call)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mlflow.entities import Experiment, ExperimentTag, ViewType
@@ -30,7 +31,7 @@ from mlflow.utils.validation import (
 
 from runlake import clock, ids, schema
 from runlake.errors import AlreadyExistsError
-from runlake.lake import experiments_of, rows_of
+from runlake.lake_parts import experiments_of, rows_of
 from runlake.mlflow_plugin import uris
 from runlake.mlflow_plugin.base import LakeStore
 from runlake.mlflow_plugin.errors import translated
@@ -46,11 +47,11 @@ if TYPE_CHECKING:
 # Given an experiment and a run, returns where the run's artifacts lie.
 Locate: TypeAlias = Callable[[str, str], str]
 
-_DEFAULT_ORDER: Final = ["last_update_time DESC"]
+_DEFAULT_ORDER: Final = ["creation_time DESC", "experiment_id ASC"]
 # So long an experiment is taken for what it was, seconds.
 _TRUSTED_S: Final = 1.0
 # What MLflow's server gives as the root of artifacts where nobody chose one.
-_UNCHOSEN_ROOTS: Final = frozenset({"./mlruns", "mlruns"})
+_UNCHOSEN_ROOTS: Final = frozenset({"./mlruns", "mlruns", "./mlartifacts"})
 PROXIED: Final = "mlflow-artifacts:"
 
 
@@ -91,7 +92,7 @@ class ExperimentStore(LakeStore):
             view_type: one of MLflow's `ViewType`.
             max_results: greatest number of experiments.
             filter_string: MLflow's, over name, times and tags.
-            order_by: attributes with ASC or DESC; None: those changed last first.
+            order_by: attributes with ASC or DESC; None: the newest first.
             page_token: of the page before.
 
         Raises:
@@ -120,6 +121,9 @@ class ExperimentStore(LakeStore):
             name: 1 to 250 printable characters.
             artifact_location: where its artifacts lie; None: in the lake.
             tags: its first tags.
+
+        Returns:
+            Its id; it is in the store.
 
         Raises:
             MlflowException: the name is taken, also by a deleted experiment, or an argument is
@@ -347,6 +351,11 @@ class ExperimentStore(LakeStore):
             return f"{location}/{run_id}"
         return str(append_to_uri_path(location, run_id, "artifacts"))
 
+    @cached_property
+    def _lake_root(self) -> str:
+        """Where artifacts in the lake lie."""
+        return uris.artifact_uri(self.store_uri)
+
     @property
     def _chosen_root(self) -> str | None:
         """Where experiments keep artifacts if not in the lake, and nobody chose a place."""
@@ -357,7 +366,7 @@ class ExperimentStore(LakeStore):
         if chosen is not None:
             return chosen
         if self._chosen_root is None:
-            return uris.artifact_uri(self.store_uri, experiment_id)
+            return f"{self._lake_root}/{experiment_id}"
         return str(append_to_uri_path(self._chosen_root, experiment_id))
 
     def _experiment_entity(self, found: entities.Experiment) -> Experiment:

@@ -204,7 +204,7 @@ class HistoryStore(LakeStore):
         wanted = list(dict.fromkeys(run_ids))
 
         def answer(query: Query) -> dict[str, _History]:
-            points = read_points(self.lake, query, wanted, key)
+            points = read_points(self.lake, query, run_ids=wanted, key=key)
             edges = np.searchsorted(points.curves, np.arange(len(wanted) + 1))
             whole = _History(points.steps, points.times // 1000, points.values)
             return {

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from runlake import clock, schema
-from runlake.lake import storage_of
+from runlake.errors import RunlakeError
+from runlake.lake_parts import storage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -104,6 +105,7 @@ class KnownRuns:
         self._has_others = False
         self._staged_s = -math.inf
         self._staging = threading.Lock()
+        self._is_doubtful = False
 
     def get(self, run_id: str, *, is_fresh: bool = False) -> KnownRun | None:
         """Return a run if it is known.
@@ -123,35 +125,54 @@ class KnownRuns:
             return known
 
     def stage(self, find: Callable[[list[KnownRun]], Collection[str]]) -> None:
-        """Look again which runs are deleted, where that was not done lately.
+        """Have it looked up again which runs are deleted, where that was not done lately.
 
-        Other threads go on meanwhile with what was known.
+        The caller does not wait for the store, unless this process knows that something
+        changed.
 
         Args:
             find: given runs, returns the ids of those that are deleted.
         """
         limit_s = self._others_s if self._has_others else self._own_s
-        if clock.monotonic_s() - self._staged_s <= limit_s:
-            return
-        if not self._staging.acquire(blocking=False):
-            return
+        if self._is_doubtful:
+            self._is_doubtful = False
+            with self._staging:
+                self._stage(find)
+        elif clock.monotonic_s() - self._staged_s > limit_s and self._staging.acquire(
+            blocking=False
+        ):
+            # Also where it fails: a store that is away is not asked by each call.
+            self._staged_s = clock.monotonic_s()
+            try:
+                threading.Thread(
+                    target=self._stage_aside, args=(find,), name="runlake-stages", daemon=True
+                ).start()
+            except RuntimeError:  # the process ends
+                self._staging.release()
+
+    def doubt(self) -> None:
+        """Look before the next call which runs are deleted."""
+        self._is_doubtful = True
+
+    def _stage_aside(self, find: Callable[[list[KnownRun]], Collection[str]]) -> None:
         try:
-            with self._lock:
-                listed = list(self._runs.values())
-            began_s = clock.monotonic_s()
-            deleted = find(listed)
-            for known in listed:
-                if known.staged_s < began_s:  # else this process has changed it meanwhile
-                    known.lifecycle_stage = (
-                        schema.DELETED if known.run_id in deleted else schema.ACTIVE
-                    )
-            self._staged_s = began_s
+            self._stage(find)
+        except (RunlakeError, OSError):  # what was known stands, until the next look
+            return
         finally:
             self._staging.release()
 
-    def doubt(self) -> None:
-        """Look at the next call which runs are deleted."""
-        self._staged_s = -math.inf
+    def _stage(self, find: Callable[[list[KnownRun]], Collection[str]]) -> None:
+        """Look which runs are deleted; the caller holds the lock for it."""
+        with self._lock:
+            listed = list(self._runs.values())
+        began_s = clock.monotonic_s()
+        deleted = find(listed)
+        for known in listed:
+            if known.staged_s < began_s:  # else this process has changed it meanwhile
+                is_deleted = known.run_id in deleted
+                known.lifecycle_stage = schema.DELETED if is_deleted else schema.ACTIVE
+        self._staged_s = began_s
 
     def put(self, seen: KnownRun) -> KnownRun:
         """Keep what was seen of a run.

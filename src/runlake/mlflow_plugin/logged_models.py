@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +19,9 @@ from mlflow.utils.name_utils import _generate_random_name
 from mlflow.utils.search_utils import SearchLoggedModelsPaginationToken
 from mlflow.utils.validation import _validate_logged_model_name
 
-from runlake import clock, logged_models
+from runlake import clock, ids, logged_models
 from runlake.errors import NotFoundError
-from runlake.lake import rows_of
+from runlake.lake_parts import rows_of
 from runlake.mlflow_plugin import logged_search
 from runlake.mlflow_plugin.base import LakeStore
 from runlake.mlflow_plugin.errors import translated
@@ -59,7 +58,7 @@ class LoggedModelStore(LakeStore):
     @translated
     def create_logged_model(  # noqa: PLR0917 - MLflow's
         self,
-        experiment_id: str,
+        experiment_id: str = ids.DEFAULT_EXPERIMENT_ID,
         name: str | None = None,
         source_run_id: str | None = None,
         tags: Sequence[LoggedModelTag] | None = None,
@@ -76,18 +75,21 @@ class LoggedModelStore(LakeStore):
             params: its first params.
             model_type: what kind of model.
 
+        Returns:
+            The model; it is in the store.
+
         Raises:
             MlflowException: there is no such active experiment, or a name is wrong.
         """
         _validate_logged_model_name(name)
         home = self._active_experiment(experiment_id).experiment_id
         new = logged_models.NewModel(
-            model_id=f"m-{uuid.uuid4().hex}",
+            model_id=ids.new_logged_model_id(),
             name=name or _generate_random_name(),
             source_run_id=source_run_id or None,
             model_type=model_type,
-            params={param.key: param.value for param in params or ()},
-            tags={tag.key: tag.value for tag in tags or ()},
+            params={param.key: _text(param.value) for param in params or ()},
+            tags={tag.key: _text(tag.value) for tag in tags or ()},
             time_us=clock.now_us(),
         )
         self._say_of_model(home, new.home, logged_models.creation_rows(new))
@@ -139,6 +141,9 @@ class LoggedModelStore(LakeStore):
         Args:
             model_id: the model.
             status: MLflow's.
+
+        Returns:
+            The model as it is then.
 
         Raises:
             MlflowException: there is no such model or status.
@@ -230,7 +235,7 @@ class LoggedModelStore(LakeStore):
             MlflowException: there is no such model.
         """
         model = self._known_model(model_id)
-        texts: dict[str, str | None] = {tag.key: tag.value for tag in tags}
+        texts: dict[str, str | None] = {tag.key: _text(tag.value) for tag in tags}
         rows = logged_models.tag_rows(model.home, model_id, texts)
         self._say_of_model(model.experiment_id, model.home, rows)
 
@@ -268,16 +273,17 @@ class LoggedModelStore(LakeStore):
         model = self._known_model(model_id)
         texts: dict[str, str] = {}
         for param in params:
+            text = _text(param.value)
             before = texts.get(param.key, model.params.get(param.key))
-            if before is not None and before != str(param.value):
+            if before is not None and before != text:
                 message = (
                     f"Changing param values is not allowed. Param with key={param.key!r} was "
                     f"already logged with value={before!r} for model {model_id!r}; the new one "
-                    f"is {param.value!r}."
+                    f"is {text!r}."
                 )
                 raise MlflowException(message, INVALID_PARAMETER_VALUE)
             if before is None:
-                texts[param.key] = str(param.value)
+                texts[param.key] = text
         if texts:
             rows = logged_models.param_rows(model.home, model_id, texts)
             self._say_of_model(model.experiment_id, model.home, rows)
@@ -460,6 +466,11 @@ def _measure(query: Query, models: Sequence[LoggedModel]) -> None:
                 )
                 for point in points
             ]
+
+
+def _text(given: object) -> str:
+    """Return a value as MLflow's own store keeps it."""
+    return "" if given is None else str(given)
 
 
 def _status(number: int) -> LoggedModelStatus | None:

@@ -82,6 +82,9 @@ def parse_filter(filter_string: str | None) -> list[Clause]:
     Args:
         filter_string: comparisons joined by AND; None or empty matches all.
 
+    Returns:
+        The comparisons, of which all must hold.
+
     Raises:
         MlflowException: it is none.
     """
@@ -109,6 +112,9 @@ def parse_order(order_by: Sequence[dict[str, Any]] | None) -> list[Order]:
 
     Args:
         order_by: MLflow's, each with a `field_name`.
+
+    Returns:
+        The keys, the first counts most.
 
     Raises:
         MlflowException: there is no such field.
@@ -192,11 +198,12 @@ def _joined(tokens: list[Any]) -> list[Any]:
     while at < len(tokens):
         rest = tokens[at : at + 4]
         words = [str(token).upper() for token in rest]
+        listed = [token for token in rest[2:3] if isinstance(token, Parenthesis)]
         if isinstance(rest[0], Compared):
             found.append(str(rest[0]))
             at += 1
-        elif len(rest) > 2 and words[1] in {"IN", "NOT IN"} and isinstance(rest[2], Parenthesis):  # noqa: PLR2004
-            found.append(f"{rest[0]} {words[1]} {rest[2]}")
+        elif listed and words[1] in {"IN", "NOT IN"}:
+            found.append(f"{rest[0]} {words[1]} {listed[0]}")
             at += 3
         elif words[1:3] == ["NOT", "IN"] and isinstance(rest[-1], Parenthesis):
             found.append(f"{rest[0]} NOT IN {rest[3]}")

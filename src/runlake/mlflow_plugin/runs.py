@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from mlflow.utils.validation import _validate_run_id
 
 from runlake import clock, schema
 from runlake._lazy import lazy
-from runlake.lake import rows_of, storage_of
+from runlake.lake_parts import rows_of, storage_of
 from runlake.mlflow_plugin.base import LakeStore
 from runlake.mlflow_plugin.entities import deleted_runs, find_place, read_entities
 from runlake.mlflow_plugin.errors import translated
@@ -25,6 +24,7 @@ from runlake.query.entities import read_experiments
 from runlake.query.narrow import narrow
 from runlake.query.search import RunSearch, find_runs
 from runlake.questions import ask
+from runlake.run_plan import new_run_id
 from runlake.storage import arrays
 from runlake.writing import values
 
@@ -89,7 +89,7 @@ class RunStore(LakeStore):
             raise MlflowException(message, codes.INVALID_PARAMETER_VALUE)
         name = values.text("run", "name", run_name or tagged_name or _generate_random_name())
         texts[MLFLOW_RUN_NAME] = tagged_name or name
-        run_id = uuid.uuid4().hex
+        run_id = new_run_id()
         home = str(experiment.experiment_id)
         start_us = clock.now_us() if start_time is None else values.time_us(start_time)
         known = KnownRun(
@@ -317,7 +317,7 @@ class RunStore(LakeStore):
 
     def _find_deleted(self, known: list[KnownRun]) -> set[str]:
         """Return which of some runs are deleted, as the store has it now."""
-        _, tables = storage_of(self.lake).read()
+        _, tables = storage_of(self.lake).read({each.experiment_id for each in known})
         return deleted_runs(tables, {each.run_id: each.experiment_id for each in known})
 
     def _read_run(self, run_id: str) -> Run:

@@ -212,7 +212,8 @@ class Siblings:
             (self._folder / self._name).unlink()
         # Of the server it is the process that was started which ends last: its workers are gone
         # by a signal, and the last rows of some lie in their journals.
-        self._ask(b"")
+        with suppress(FileNotFoundError):  # somebody has taken the journals away
+            self._ask(b"")
         self._hang_up()
 
     def _hang_up(self) -> None:

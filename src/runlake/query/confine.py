@@ -137,6 +137,9 @@ class Watch:
             relation: what to run.
             cursor: its own.
 
+        Returns:
+            The rows.
+
         Raises:
             LimitExceededError: there are more rows than may be.
         """

@@ -18,23 +18,25 @@ The rules, the same for every question:
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from runlake import schema
 from runlake._lazy import lazy
+from runlake.query.facts import Facts, Writers
 from runlake.query.held import Held, Holding, Selected
 from runlake.query.homes import Home, fold_homes
 from runlake.query.logged import LoggedModel, fold_models
 from runlake.query.registered import FoldedModels
 from runlake.query.run_facts import run_facts
 from runlake.query.summaries import SummaryFold, read_columns
+from runlake.query.words import fold_words
 from runlake.storage import arrays
-from runlake.storage.standing import Coded, occurs_once, standing
+from runlake.storage.standing import occurs_once, standing
 from runlake.storage.state import MODEL_KINDS
 from runlake.storage.states import StateRows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -51,55 +53,6 @@ _SOURCE_TAG: Final = "mlflow.source.name"
 # Kinds of which a run may have any number; they are read where a question needs them.
 _HELD: Final = (schema.PARAM, schema.TAG, schema.INPUT)
 _NEVER: Final = 2**63 - 1
-
-
-class _Facts(NamedTuple):
-    """The facts, texts as numbers."""
-
-    homes: Coded
-    runs: Coded
-    kinds: Coded
-    keys: Coded
-    writers: Coded
-    writer_ranks: NDArray[np.int64]
-    by_kind: NDArray[np.int64]
-    kind_starts: NDArray[np.int64]
-    clocks: NDArray[np.int64]
-    seqs: NDArray[np.int64]
-    numbers: pa.Array[Any]
-    texts: pa.StringArray
-
-    def rows(self, kind: str, *, key: str | None = None) -> NDArray[np.int64]:
-        """Return the rows of one kind, of one key or of all."""
-        code = self.kinds.code_of(kind)
-        if code < 0:
-            return np.arange(0)
-        found = self.by_kind[self.kind_starts[code] : self.kind_starts[code + 1]]
-        return found if key is None else found[self.keys.codes[found] == self.keys.code_of(key)]
-
-    def runs_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the run codes of some rows."""
-        return self.runs.codes[rows].astype(np.int64)
-
-    def stand(
-        self, rows: NDArray[np.int64], groups: NDArray[np.int64], *, latest: bool
-    ) -> NDArray[np.int64]:
-        """Choose of `rows` one of each group, by (clock, writer, seq)."""
-        order = [self.clocks[rows], self.writer_ranks[self.writers.codes[rows]], self.seqs[rows]]
-        return rows[standing(groups, order, latest=latest)]
-
-    def values(self, column: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
-        """Return `str`, `num` or `clock` of some rows."""
-        if column == "clock":
-            return arrays.numbers(self.clocks[rows])
-        return {"str": self.texts, "num": self.numbers}[column].take(arrays.numbers(rows))
-
-
-class _Writers(NamedTuple):
-    """What is known of the writers of the facts, by their code."""
-
-    is_fresh: NDArray[np.bool_]
-    is_open: NDArray[np.bool_]
 
 
 @final
@@ -226,7 +179,7 @@ class Folded(FoldedModels):
         return {kind: self._tables.facts.of_kinds({kind}) for kind in _HELD}
 
     @cached_property
-    def _facts(self) -> _Facts:
+    def _facts(self) -> Facts:
         """What runs say of themselves, and of some runs all facts there are."""
         spoken = self._tables.facts.of_kinds({*_HELD, *MODEL_KINDS}, but=True)
         spoken.load(spoken.schema.names)  # in one pass
@@ -243,7 +196,7 @@ class Folded(FoldedModels):
         rows.load(rows.schema.names)
         writers, kinds = rows.coded("writer"), rows.coded("kind")
         counts = np.bincount(kinds.codes, minlength=len(kinds.values))
-        return _Facts(
+        return Facts(
             homes=rows.coded("experiment_id"),
             runs=rows.coded("run_id"),
             kinds=kinds,
@@ -297,7 +250,7 @@ class Folded(FoldedModels):
         return doubtful
 
     @cached_property
-    def _writers(self) -> _Writers:
+    def _writers(self) -> Writers:
         tables, facts = self._tables, self._facts
         fresh_us = tables.now_us - int(tables.stale_s * 1e6)
         times = arrays.values(tables.writers["object_time_us"].combine_chunks())
@@ -306,14 +259,14 @@ class Folded(FoldedModels):
         has_fresh = _flags(pc.is_in(facts.writers.values, value_set=fresh))
         is_open = has_fresh.copy()
         is_open[facts.writers.codes[facts.rows(schema.CLOSE)]] = False
-        return _Writers(is_fresh=has_fresh, is_open=is_open)
+        return Writers(is_fresh=has_fresh, is_open=is_open)
 
     @cached_property
     def _ordered(self) -> tuple[pa.Table, NDArray[np.int32]]:
         """Return the runs by place, and the place of each run code."""
         facts = self._facts
         columns = {"run_id": facts.runs.values} | self._homes() | self._attributes()
-        columns |= self._words(columns.pop("is_fresh"))
+        columns |= fold_words(self._facts, self._writers, is_fresh=columns.pop("is_fresh"))
         clock = columns.pop("clock")
         columns["start_us"] = pc.coalesce(columns["start_us"], clock)
         table = pa.table(columns)
@@ -374,7 +327,7 @@ class Folded(FoldedModels):
         facts = self._facts
         rows = facts.rows(kind, key=key)
         rows = facts.stand(rows, facts.runs_of(rows), latest=latest)
-        return self._spread(column, rows)
+        return self._facts.spread(column, rows)
 
     def _sources(self) -> pa.Array[Any]:
         """Return what started each run: as it said itself, else as a tag has it."""
@@ -394,74 +347,6 @@ class Folded(FoldedModels):
         at = np.where(arrays.is_valid(known), places[arrays.values(known)], -1)
         texts = tagged.column("str").take(arrays.numbers(np.maximum(at, 0), mask=at < 0))
         return pc.coalesce(said, texts)
-
-    def _words(self, is_fresh: NDArray[np.bool_]) -> dict[str, Any]:
-        """Return the status of each run, when it ended, and whether it is quiet.
-
-        Args:
-            is_fresh: by run code, whether any writer of the run is fresh.
-        """
-        facts, count = self._facts, len(self._facts.runs.values)
-        rows = facts.rows(schema.STATUS)
-        was_set = facts.keys.codes[rows] == facts.keys.code_of(schema.STATUS_SET)
-        words, own = rows[was_set], rows[~was_set]
-        pairs = facts.runs_of(own) * len(facts.writers.values)
-        own = facts.stand(own, pairs + facts.writers.codes[own], latest=True)
-        words = facts.stand(words, facts.runs_of(words), latest=True)
-        latest = np.concatenate([own, words])
-        latest = facts.stand(latest, facts.runs_of(latest), latest=True)
-        is_set = np.zeros(count, bool)
-        is_set[facts.runs_of(latest[np.isin(latest, words)])] = True
-        own = self._behind(own, words)
-        runs, writers, said = facts.runs_of(own), facts.writers.codes[own], facts.values("str", own)
-
-        def some(words: Collection[str], is_meant: NDArray[np.bool_]) -> NDArray[np.bool_]:
-            says = _flags(pc.is_in(said, value_set=arrays.strings(sorted(words))))
-            return np.bincount(runs, weights=says & is_meant[writers], minlength=count) > 0
-
-        is_open = self._writers.is_open
-        has_own = np.zeros(count, bool)
-        has_own[facts.runs_of(latest)] = True
-        has_own &= ~is_set
-        is_heard = some(schema.OPEN, self._writers.is_fresh)
-        status = pc.coalesce(self._spread("str", latest), arrays.text(schema.RUNNING))
-        for word in (schema.SCHEDULED, schema.RUNNING):
-            status = pc.if_else(arrays.flags(some({word}, is_open)), arrays.text(word), status)
-        ends = self._spread("num", latest).cast(pa.int64(), safe=False)
-        clocks = self._spread("clock", latest)
-        return {
-            "status": status,
-            "is_quiet": arrays.flags(np.where(has_own, ~is_heard, ~is_fresh)),
-            "is_set": arrays.flags(is_set),
-            "end_us": pc.if_else(arrays.flags(is_set), ends, pc.coalesce(ends, clocks)),
-        }
-
-    def _behind(self, own: NDArray[np.int64], words: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the own words of writers that no word set for their run came after.
-
-        Args:
-            own: one of each writer and run at most.
-            words: what was set, one of each run at most.
-        """
-        if not len(words):
-            return own
-        facts = self._facts
-        rows = np.concatenate([own, words])
-        ranks = facts.writer_ranks[facts.writers.codes[rows]]
-        order = np.empty(len(rows), np.int64)
-        order[np.lexsort([facts.seqs[rows], ranks, facts.clocks[rows]])] = np.arange(len(rows))
-        last = np.full(len(facts.runs.values), -1)
-        last[facts.runs_of(words)] = order[len(own) :]
-        return own[order[: len(own)] > last[facts.runs_of(own)]]
-
-    def _spread(self, column: str, rows: NDArray[np.int64]) -> pa.Array[Any]:
-        """Return what facts hold, one of a run at most, by run code; null elsewhere."""
-        codes = self._facts.runs_of(rows)
-        chosen = np.full(len(self._facts.runs.values), -1, np.int64)
-        chosen[codes] = np.arange(len(rows))
-        indices = arrays.numbers(np.maximum(chosen, 0), mask=chosen < 0)
-        found: pa.Array[Any] = self._facts.values(column, rows).take(indices)
-        return found
 
     def _run_ids(self) -> pa.StringArray:
         """Return the runs by place."""

@@ -21,13 +21,15 @@ from runlake._lazy import lazy
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from runlake.storage.tables import SnapshotTables
 else:
+    np = lazy("numpy")
     pa = lazy("pyarrow")
     pc = lazy("pyarrow.compute")
 
@@ -154,18 +156,35 @@ def homes_table(homes: Mapping[str, Home]) -> pa.Table:
     """
     columns = list(zip(*homes.values(), strict=True)) or [()] * len(Home._fields)
     by_name: dict[str, Any] = dict(zip(Home._fields, columns, strict=True))
-    time, tags = pa.timestamp("us", tz="UTC"), pa.map_(pa.string(), pa.string())
     return pa.table(
         {
             **{
                 name: arrays.strings(by_name[name])
                 for name in ("experiment_id", "name", "lifecycle_stage", "artifact_location")
             },
-            "creation_time": pa.array(by_name["created_us"], time),
-            "last_update_time": pa.array(by_name["changed_us"], time),
-            "tags": pa.array([list(each.items()) for each in by_name["tags"]], tags),
+            "creation_time": _times(by_name["created_us"]),
+            "last_update_time": _times(by_name["changed_us"]),
+            "tags": _maps(by_name["tags"]),
         }
     )
+
+
+# `pa.array` of Python's values would load pandas where that is installed.
+def _times(moments: Sequence[int | None]) -> pa.Array[Any]:
+    """Return microseconds since 1970 as times."""
+    numbers = np.array([moment or 0 for moment in moments], np.int64)
+    is_missing = np.array([moment is None for moment in moments], bool)
+    return arrays.numbers(numbers, mask=is_missing).view(pa.timestamp("us", tz="UTC"))
+
+
+def _maps(texts: Sequence[Mapping[str, str]]) -> pa.Array[Any]:
+    """Return texts by key as maps."""
+    ends: Any = arrays.numbers(np.cumsum([0, *map(len, texts)], dtype=np.int32))
+    keys = arrays.strings([key for each in texts for key in each])
+    values = arrays.strings([value for each in texts for value in each.values()])
+    maps: Any = pa.MapArray.from_arrays(ends, keys, values)
+    found: pa.Array[Any] = maps
+    return found
 
 
 def _events(rows: pa.Table) -> Iterator[tuple[str, _Order, str, str, str | None]]:

@@ -15,6 +15,7 @@ from runlake import schema
 from runlake._lazy import lazy
 from runlake.query.rare import read_rare
 from runlake.storage import arrays
+from runlake.storage.standing import coded
 from runlake.storage.state import MODEL_KINDS, earliest_stands
 
 if TYPE_CHECKING:
@@ -145,6 +146,9 @@ def fold_models(
     Args:
         tables: the snapshot.
         model_ids: which models; None for all.
+
+    Returns:
+        By id, the oldest first; erased ones are left out.
     """
     standing = _stand(_chosen(tables.facts.of_kinds(_OF_MODELS), model_ids))
     found: dict[str, LoggedModel] = {}
@@ -291,7 +295,7 @@ def _chosen(facts: StateRows, model_ids: Collection[str] | None) -> pa.Table:
 
 def _stand(facts: pa.Table, *, by_run: bool = False) -> dict[tuple[str, str, str], _Fact]:
     """Return what stands by kind, model, and key below the model (or run)."""
-    columns: Iterable[list[Any]] = (facts[name].to_pylist() for name in _READ)
+    columns: Iterable[list[Any]] = (_listed(facts[name]) for name in _READ)
     standing: dict[tuple[str, str, str], _Fact] = {}
     for run_id, home, kind, key, clock, writer, seq, num, text in zip(*columns, strict=True):
         model_id, _, below = key.partition("/")
@@ -301,6 +305,19 @@ def _stand(facts: pa.Table, *, by_run: bool = False) -> dict[tuple[str, str, str
         if known is None or (fact[:3] < known[:3]) == earliest_stands(kind, key):
             standing[name] = fact
     return standing
+
+
+def _listed(column: pa.ChunkedArray[Any]) -> list[Any]:
+    """Return a column as Python has it; texts that are numbered are made once each."""
+    if pa.types.is_dictionary(column.type):
+        found = coded(column)
+        texts: list[Any] = found.values.to_pylist()
+        return [texts[code] for code in found.codes.tolist()]
+    if pa.types.is_integer(column.type):
+        numbers: list[Any] = column.to_numpy().tolist()
+        return numbers
+    listed: list[Any] = column.to_pylist()
+    return listed
 
 
 def _json(text: str | None) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,6 +23,7 @@ from runlake.storage.layout import SegmentName
 from runlake.storage.state import Fact, FactBook, State, Summaries
 from runlake.writing import places
 from runlake.writing.events import Position
+from runlake.writing.holds import Holds
 from runlake.writing.journal import MAX_POINTS
 from runlake.writing.rows import build, read_points
 
@@ -81,8 +80,7 @@ class Writer:
         self.sealed = Position(0, 0)
         self.uploaded = Position(0, 0)
         self.ended_runs: set[str] = set()
-        self._held = Counter[str]()
-        self._held_lock = threading.Lock()
+        self._holds = Holds()
         self.must_end = False
         self.objects = 0
         self._folded = Position(0, 0)
@@ -125,15 +123,8 @@ class Writer:
             Whether it is known. If not, what it has said is no longer saved beside the
             journal, and rows of it go to a fresh writer.
         """
-        with self._held_lock:
-            self._held[run_id] += 1
-        try:
+        with self._holds.of(run_id):
             yield run_id not in self.ended_runs
-        finally:
-            with self._held_lock:
-                self._held[run_id] -= 1
-                if not self._held[run_id]:
-                    del self._held[run_id]
 
     def retire(self) -> None:
         """Take no more rows, and say that this writer ends."""
@@ -360,9 +351,7 @@ class Writer:
         ended = {run for run in self._tail.touched if self.book.has_ended(run)}
         self.ended_runs |= ended
         if ended:
-            with self._held_lock:
-                kept = set(self._held)
-            kept |= self._runs_behind(cut)
+            kept = self._holds.runs() | self._runs_behind(cut)
             self.ended_runs -= kept
             ended -= kept
         self.book.forget(ended)
