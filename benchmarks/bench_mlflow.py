@@ -180,7 +180,7 @@ def _searching(folder: Path, options: Options) -> list[Figure]:
             )
             answers.add(fingerprint([run.info.run_name for run in best()]))
             few = _rounds(best, options.size(11, quick=1))
-            every = _rounds(partial(_all_runs, store, among), options.size(3, quick=1))
+            every = _rounds(partial(_all_runs, store, among), 1, warm_up=0)  # MLflow takes long
             found[store.who] = [
                 (statistics.median(few), shown_rounds(few)),
                 (statistics.median(every), shown_rounds(every)),
@@ -202,9 +202,10 @@ def _all_runs(store: _Store, among: list[str]) -> int:
             return count
 
 
-def _rounds(call: Callable[[], object], count: int) -> list[float]:
-    """Time calls in milliseconds, after one that does not count."""
-    call()
+def _rounds(call: Callable[[], object], count: int, *, warm_up: int = 1) -> list[float]:
+    """Time calls in milliseconds, after some that do not count."""
+    for _ in range(warm_up):
+        call()
     gc.collect()
     spans = []
     for _ in range(count):

@@ -117,6 +117,7 @@ def test_sibling_that_does_not_answer_is_waited_for_once(lake: SharedLake, tmp_p
     said = worker.log()
     assert _last(lake, worker) == said
     worker.process.send_signal(signal.SIGSTOP)
+    os.waitpid(worker.process.pid, os.WUNTRACED)  # until it stands still
     before = time.monotonic()
     with pytest.warns(RunlakeWarning, match=f"process {worker.process.pid}.* did not answer"):
         assert _last(lake, worker) == said

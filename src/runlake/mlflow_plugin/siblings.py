@@ -47,6 +47,11 @@ _FLUSH: Final = b"f"
 _ANSWER: Final = struct.Struct("<q")
 _REFUSED: Final = -1
 
+
+class _EndedError(Exception):
+    """A sibling has ended while it was asked."""
+
+
 _listening: Final[weakref.WeakSet[Siblings]] = weakref.WeakSet()
 
 
@@ -79,10 +84,20 @@ class Siblings:
         Returns:
             Whether one of them has logged since the last call.
         """
-        return self._ask(_FLUSH)
+        try:
+            return self._ask(_FLUSH)
+        except _EndedError:
+            # Now it is found dead, and its journal is brought out.
+            with suppress(_EndedError):
+                self._ask(_FLUSH)
+            return True
 
     def _ask(self, word: bytes) -> bool:
-        """Say a word to all, and wait for answers; without a word, only find out who is dead."""
+        """Say a word to all, and wait for answers; without a word, only find out who is dead.
+
+        Raises:
+            _EndedError: one of them has ended instead of answering.
+        """
         folder = self._folder
         if folder is None or self._listener is None:
             return False
@@ -103,11 +118,13 @@ class Siblings:
                     self._rest(name)
                 else:
                     asked[name] = line
-        changed = self._hear(asked) if word else False
-        for line in asked.values():
-            line.close()
-        if is_one_dead:
-            self._inherit()
+        try:
+            changed = self._hear(asked) if word else False
+        finally:
+            for line in asked.values():
+                line.close()
+            if is_one_dead:
+                self._inherit()
         return changed or is_one_dead
 
     def _others(self, folder: Path) -> list[str]:
@@ -144,13 +161,17 @@ class Siblings:
         return changed
 
     def _take(self, name: str, line: socket.socket) -> bool:
-        """Take an answer; tell whether there is anything new to be read."""
+        """Take an answer; tell whether there is anything new to be read.
+
+        Raises:
+            _EndedError: there is none.
+        """
         try:
             answer = line.recv(_ANSWER.size)
         except OSError:
             answer = b""
-        if len(answer) != _ANSWER.size:  # it ended meanwhile: the next call finds it dead
-            return True
+        if len(answer) != _ANSWER.size:
+            raise _EndedError
         rows: int = _ANSWER.unpack(answer)[0]
         if rows == _REFUSED:
             tell(f"{_who(name)} cannot bring its rows to {self._url!r} now; they may be missing.")
