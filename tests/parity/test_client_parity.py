@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from tests.registry.hosts import dice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,8 +56,20 @@ class Both(NamedTuple):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    """Two clients on two stores, which these tests share."""
+    with _two_stores(tmp_path_factory.mktemp("clients")) as made:
+        yield made
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Both]:
     """Two clients on two empty stores."""
-    folder = tmp_path_factory.mktemp("clients")
+    with _two_stores(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def _two_stores(folder: Path) -> Iterator[Both]:
     now = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -128,8 +142,8 @@ def everything(side: Side) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_calls_have_the_same_outcome_and_leave_the_same_state(both: Both, seed: int) -> None:
-    chance = dice(seed)
+def test_calls_have_the_same_outcome_and_leave_the_same_state(empty: Both, seed: int) -> None:
+    both, chance = empty, dice(seed)
     refused = 0
     for number, call in enumerate(Author(chance).write(CALLS)):
         both.clock.now_ms += chance.choice([1, 7, 2500]) if number else 0

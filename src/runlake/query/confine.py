@@ -193,22 +193,25 @@ def _attended(call: Callable[[], _Answer], cursor: duckdb.DuckDBPyConnection) ->
     if threading.current_thread() is not threading.main_thread():
         return call()
     found: Future[_Answer] = Future()
+    done = threading.Event()
 
     def work() -> None:
         try:
             found.set_result(call())
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             found.set_exception(error)
+        done.set()
 
-    thread = threading.Thread(target=work, name="runlake-query", daemon=True)
-    thread.start()
+    threading.Thread(target=work, name="runlake-query", daemon=True).start()
     try:
-        return found.result()
+        # Where a signal restarts what it interrupts, waiting for ever would not hear it.
+        while not done.wait(_AGAIN_S):
+            pass
     except KeyboardInterrupt:
-        while thread.is_alive():
+        while not done.wait(_AGAIN_S):
             cursor.interrupt()  # which is forgotten where it comes before the query has begun
-            thread.join(_AGAIN_S)
         raise
+    return found.result()
 
 
 def read_batches(
