@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     import rich.cells as rich_cells
+    import rich.console as rich_console
+    import rich.status as rich_status
 
     from runlake.cli._options import Options
     from runlake.query import cells, formats, outlet
@@ -36,6 +39,8 @@ else:
     frames = lazy("runlake.query.export")
     outlet = lazy("runlake.query.outlet")
     rich_cells = lazy("rich.cells")
+    rich_console = lazy("rich.console")
+    rich_status = lazy("rich.status")
 
 ABSENT: Final = "-"
 _GAP: Final = 2
@@ -82,6 +87,20 @@ def has_colors() -> bool:
 def talk(message: str) -> None:
     """Say something about the data, on standard error."""
     click.echo(message, err=True)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Lend what shows in a terminal how far it is; in a pipe nothing is shown.
+
+    Yields:
+        Shows a text in place of the one before.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with rich_status.Status("looking", console=rich_console.Console(stderr=True)) as status:
+        yield status.update
 
 
 def ask_first(question: str, *, is_sure: bool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
@@ -14,10 +12,7 @@ from runlake.cli._options import Options, shared_options
 from runlake.cli._output import many, size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    import rich.console as rich_console
-    import rich.status as rich_status
+    from collections.abc import Iterator, Sequence
 
     from runlake import importers, questions
     from runlake.importers.bring import Progress
@@ -28,8 +23,6 @@ else:
     importers = lazy("runlake.importers")
     listing = lazy("runlake.query.listing")
     questions = lazy("runlake.questions")
-    rich_console = lazy("rich.console")
-    rich_status = lazy("rich.status")
 
 _KINDS: Final = ("mlflow", "wandb", "tensorboard", "neptune", "trackio", "csv", "jsonl")
 _PROBLEMS: Final = 1
@@ -85,7 +78,7 @@ def _import(
         given["experiment"] = experiment
     if columns:
         given["columns"] = dict(_pairs("--map", columns))
-    with options.open(read_only=False) as lake, _progress() as show:
+    with options.open(read_only=False) as lake, _output.progress() as show:
         report = importers.import_from(
             kind,
             source,
@@ -124,7 +117,7 @@ def export_out(
         message = f"--to {tracker} needs --uri, as sqlite:///mlflow.db."
         raise click.UsageError(message)
     options = context.ensure_object(Options)
-    with options.open() as lake, _progress() as show:
+    with options.open() as lake, _output.progress() as show:
         run_ids = None
         if run is not None:
             run_ids = [questions.ask(lake, lambda query: listing.find_run(query, run))]
@@ -188,16 +181,6 @@ def print_report(report: Report) -> None:
         _output.talk("All is there as it was.")
     elif report.is_sound:
         _output.talk("All is there as it was, but for what is named above.")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Lend what shows in a terminal how far it is; in a pipe nothing is shown."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with rich_status.Status("looking", console=rich_console.Console(stderr=True)) as status:
-        yield status.update
 
 
 def _how_far(done: Progress) -> str:

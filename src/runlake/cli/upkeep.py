@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import sys
 from collections import defaultdict
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -18,10 +16,7 @@ from runlake.cli._output import Column, many, size
 from runlake.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    import rich.console as rich_console
-    import rich.status as rich_status
+    from collections.abc import Sequence
 
     from runlake import lake as lakes
     from runlake import questions
@@ -39,8 +34,6 @@ else:
     listing = lazy("runlake.query.listing")
     purge = lazy("runlake.upkeep.purge")
     questions = lazy("runlake.questions")
-    rich_console = lazy("rich.console")
-    rich_status = lazy("rich.status")
 
 _Row = dict[str, Any]
 
@@ -57,16 +50,6 @@ _alone_option: Final = click.option(
     is_flag=True,
     help="Nobody else compacts this lake meanwhile; only some stores need it.",
 )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Lend what shows in a terminal how far it is; in a pipe nothing is shown."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with rich_status.Status("looking", console=rich_console.Console(stderr=True)) as status:
-        yield status.update
 
 
 def _give_rows(
@@ -95,7 +78,7 @@ def _compact(
     runs are logged. The exit code is 1 if something could not be compacted.
     """
     options = context.ensure_object(Options)
-    with options.open(read_only=False) as lake, _progress() as show:
+    with options.open(read_only=False) as lake, _output.progress() as show:
         found = lake.maintain.compact(
             experiment,
             shard=shard,
@@ -232,7 +215,7 @@ def _purge(
         run_ids = [_full_id(lake, run) for run in runs]
         what = many(len(set(run_ids)), "run") if runs else f"experiment {experiment!r}"
         _output.ask_first(f"Remove {what} of {lake.url} for ever?", is_sure=yes)
-        with _progress() as show:
+        with _output.progress() as show:
             found = lake.maintain.purge(
                 run_ids or None,
                 experiment=experiment,
@@ -309,7 +292,7 @@ def _copy(
     if options.url is not None:
         message = "SRC is the lake; leave --lake out."
         raise click.UsageError(message)
-    with lakes.open_lake(source, read_only=True) as lake, _progress() as show:
+    with lakes.open_lake(source, read_only=True) as lake, _output.progress() as show:
         run_ids = [_full_id(lake, run) for run in runs]
         found = lake.copy_to(
             target,
