@@ -10,22 +10,13 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runlake import schema
-from runlake._lazy import lazy
 from runlake.query.rare import read_rare
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     from runlake.query.engine import Query
-else:
-    np = lazy("numpy")
-    pa = lazy("pyarrow")
-    pc = lazy("pyarrow.compute")
 
 
 class Input(NamedTuple):
@@ -69,12 +60,9 @@ def read_inputs(query: Query, run_ids: Collection[str]) -> dict[str, list[Input]
     facts = query.tables.facts.of_kinds({schema.INPUT})
     if not facts.num_rows or not run_ids:
         return {}
-    runs = facts.coded("run_id")
-    is_meant: Any = pc.is_in(runs.values, value_set=arrays.strings(sorted(run_ids)))
-    rows = np.flatnonzero(arrays.values(is_meant.cast(pa.int8()))[runs.codes])
-    if not len(rows):
+    chosen = facts.of_runs(arrays.strings(sorted(run_ids))).table()
+    if not chosen.num_rows:
         return {}
-    chosen = facts.table().take(arrays.numbers(rows))
     columns = (
         chosen[name].to_pylist() for name in ("run_id", "key", "clock", "writer", "seq", "str")
     )
