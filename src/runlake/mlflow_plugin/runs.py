@@ -20,7 +20,6 @@ from runlake.mlflow_plugin.base import LakeStore
 from runlake.mlflow_plugin.entities import deleted_runs, find_place, read_entities
 from runlake.mlflow_plugin.errors import translated
 from runlake.mlflow_plugin.known import KnownRun, KnownRuns, known_runs
-from runlake.query.entities import read_experiments
 from runlake.query.narrow import narrow
 from runlake.query.search import RunSearch, find_runs
 from runlake.questions import ask
@@ -271,10 +270,10 @@ class RunStore(LakeStore):
         before_us = clock.now_us() - int(older_than) * 1000
 
         def answer(query: Query) -> list[str]:
-            clause = f"WHERE lifecycle_stage = '{schema.DELETED}'"
             hidden = {
-                each.experiment_id: (each.last_update_time or 0) * 1000
-                for each in read_experiments(query, clause, params=[])
+                home.experiment_id: home.changed_us or 0
+                for home in query.folded.homes.values()
+                if home.lifecycle_stage == schema.DELETED
             }
             said = query.folded.deletions.to_pydict()
             deleted = dict(zip(said["run_id"], said["clock"], strict=True))
