@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
@@ -112,14 +112,6 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: Proxy
     target: str
 
-    def setup(self) -> None:
-        super().setup()
-        self._behind = http.client.HTTPConnection(self.target)
-
-    def finish(self) -> None:
-        self._behind.close()
-        super().finish()
-
     def _pass(self) -> None:
         fault = self.proxy.take(self.command, self.path)
         try:
@@ -138,9 +130,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         kept = {k: v for k, v in self.headers.items() if k.lower() not in _OWN_HEADERS}
         kept["Content-Length"] = str(len(body))
-        self._behind.request(self.command, self.path, body, kept)
-        response = self._behind.getresponse()
-        data = response.read()
+        # One connection a request: servers hang up on those that rest for seconds.
+        with closing(http.client.HTTPConnection(self.target)) as behind:
+            behind.request(self.command, self.path, body, kept)
+            response = behind.getresponse()
+            data = response.read()
         with self.proxy.lock:
             self.proxy.sent_bytes += len(body)
         if fault is not None:

@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runlake.errors import StorageError
-from runlake.settings import Settings
 from runlake.storage import large
-from runlake.storage.fs import Filesystem, open_filesystem
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.source import FileChangedError, Watch
@@ -25,12 +23,11 @@ from tests.emulators.waiting import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import Place
+    from runlake.storage.fs import Filesystem
     from tests.emulators.fixtures import Cloud
 
 PART = 8 << 20
 SIZE = 5 * PART + 12_345
-HASTY = Settings(request_timeout_s=3.0)
 # Which requests carry parts.
 PARTS = {"s3": ("PUT", "partNumber"), "az": ("PUT", "comp=block&"), "gs": ("POST", "/resumable/")}
 
@@ -48,13 +45,6 @@ def written(file: Path, *, seed: int = 1, size: int = SIZE) -> Path:
 
 def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-@pytest.fixture
-def hasty(lake_url: Place) -> Filesystem:
-    """A filesystem that gives up soon."""
-    options = lake_url.storage_options
-    return open_filesystem(lake_url.url, storage_options=options, settings=HASTY)
 
 
 def stop_after(cloud: Cloud, parts: int) -> Fault:
@@ -83,16 +73,16 @@ def test_a_large_file_arrives_whole_and_is_hashed_on_the_way(
 
 
 def test_an_interrupted_upload_sends_only_what_is_missing(
-    hasty: Filesystem, cloud: Cloud | None, big: Path
+    filesystem: Filesystem, cloud: Cloud | None, big: Path
 ) -> None:
     if cloud is None:
         pytest.skip("a near upload begins anew")
     with cloud.proxy.fault(stop_after(cloud, 3)), pytest.raises(StorageError):
-        hasty.upload("artifacts/0/r/big.bin", big)
-    assert hasty.list("") == []
+        filesystem.upload("artifacts/0/r/big.bin", big)
+    assert filesystem.list("") == []
     before = cloud.proxy.sent_bytes
     watch = Watch()
-    hasty.upload("artifacts/0/r/big.bin", big, watch=watch)
+    filesystem.upload("artifacts/0/r/big.bin", big, watch=watch)
     sent = cloud.proxy.sent_bytes - before
     if cloud.scheme == "gs":  # only who began an upload there may go on with it
         assert watch.there_bytes == 0
@@ -101,21 +91,21 @@ def test_an_interrupted_upload_sends_only_what_is_missing(
         assert watch.there_bytes == 3 * PART
         assert sent < SIZE - watch.there_bytes + 100_000
     assert watch.sha256 == sha256(big)
-    assert hashlib.sha256(hasty.get("artifacts/0/r/big.bin")).hexdigest() == watch.sha256
+    assert hashlib.sha256(filesystem.get("artifacts/0/r/big.bin")).hexdigest() == watch.sha256
 
 
 def test_parts_of_another_content_are_not_gone_on_with(
-    hasty: Filesystem, cloud: Cloud | None, big: Path
+    filesystem: Filesystem, cloud: Cloud | None, big: Path
 ) -> None:
     if cloud is None:
         pytest.skip("a near upload begins anew")
     with cloud.proxy.fault(stop_after(cloud, 3)), pytest.raises(StorageError):
-        hasty.upload("artifacts/0/r/big.bin", big)
+        filesystem.upload("artifacts/0/r/big.bin", big)
     written(big, seed=2)
     watch = Watch()
-    hasty.upload("artifacts/0/r/big.bin", big, watch=watch)
+    filesystem.upload("artifacts/0/r/big.bin", big, watch=watch)
     assert watch.there_bytes == 0
-    assert hashlib.sha256(hasty.get("artifacts/0/r/big.bin")).hexdigest() == sha256(big)
+    assert hashlib.sha256(filesystem.get("artifacts/0/r/big.bin")).hexdigest() == sha256(big)
 
 
 def test_a_part_that_is_refused_for_a_moment_is_sent_again(
@@ -133,7 +123,7 @@ def test_a_part_that_is_refused_for_a_moment_is_sent_again(
 
 
 def test_an_upload_whose_parts_were_swept_begins_anew(
-    hasty: Filesystem, cloud: Cloud | None, big: Path
+    filesystem: Filesystem, cloud: Cloud | None, big: Path
 ) -> None:
     if cloud is None or cloud.scheme != "s3":
         pytest.skip("only S3 keeps uploads that have not ended")
@@ -144,40 +134,40 @@ def test_an_upload_whose_parts_were_swept_begins_anew(
         before = cloud.proxy.sent_bytes
         gone = Fault(method, times=1, status=404, body=said, path="uploadId=")
         with cloud.proxy.fault(gone):
-            hasty.upload("artifacts/0/r/big.bin", big, watch=watch)
+            filesystem.upload("artifacts/0/r/big.bin", big, watch=watch)
         assert gone.times == 0
         assert cloud.proxy.sent_bytes - before >= SIZE
         assert (watch.size_bytes, watch.sha256) == (SIZE, sha256(big))
-        assert hashlib.sha256(hasty.get("artifacts/0/r/big.bin")).hexdigest() == watch.sha256
-    hasty.sweep(hasty.leftovers())
+        assert hashlib.sha256(filesystem.get("artifacts/0/r/big.bin")).hexdigest() == watch.sha256
+    filesystem.sweep(filesystem.leftovers())
 
 
 def test_what_an_upload_left_is_told_and_swept(
-    hasty: Filesystem, cloud: Cloud | None, big: Path
+    filesystem: Filesystem, cloud: Cloud | None, big: Path
 ) -> None:
     if cloud is None or cloud.scheme != "s3":
         pytest.skip("only S3 keeps uploads that have not ended")
     with cloud.proxy.fault(stop_after(cloud, 3)), pytest.raises(StorageError):
-        hasty.upload("artifacts/0/r/big.bin", big)
-    (left,) = hasty.leftovers()
+        filesystem.upload("artifacts/0/r/big.bin", big)
+    (left,) = filesystem.leftovers()
     assert left.key == "artifacts/0/r/big.bin"
     assert left.size_bytes >= 2 * PART
-    assert abs(left.time_us - hasty.now_us()) < 60_000_000
-    hasty.sweep([left])
-    hasty.sweep([left])
-    assert hasty.leftovers() == []
+    assert abs(left.time_us - filesystem.now_us()) < 60_000_000
+    filesystem.sweep([left])
+    filesystem.sweep([left])
+    assert filesystem.leftovers() == []
 
 
 def test_an_upload_works_where_nobody_may_ask_for_uploads(
-    hasty: Filesystem, cloud: Cloud | None, big: Path
+    filesystem: Filesystem, cloud: Cloud | None, big: Path
 ) -> None:
     if cloud is None or cloud.scheme != "s3":
         pytest.skip("only S3 is asked")
     for status in (403, 501):
         with cloud.proxy.fault(Fault("GET", times=1, status=status, path="uploads")) as refusal:
-            hasty.upload("artifacts/0/r/big.bin", big)
+            filesystem.upload("artifacts/0/r/big.bin", big)
         assert refusal.times == 0
-    assert hasty.list("")[0].size_bytes == SIZE
+    assert filesystem.list("")[0].size_bytes == SIZE
 
 
 def test_a_file_that_changes_while_it_is_sent_is_noticed(filesystem: Filesystem, big: Path) -> None:
