@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from runlake import ids, schema
-from runlake.storage import segments
+from runlake.storage import reader, segments
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.state import State, fact_schema, summary_schema
@@ -124,6 +124,30 @@ def test_search_over_500_segments_costs_two_listings_a_gather_and_later_two_list
     other = open_lake(counting, refresh_s=3600.0, cache=str(tmp_path), compact="off")
     assert other.search_runs(QUESTION, order_by=ORDER, limit=20).equals(found)
     assert counting.requests == {"LIST": 2, "GET": 1}
+
+
+def test_long_footers_are_asked_for_at_once_after_a_few_have_told_how_long_they_are(
+    sweep: MemoryFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_WHOLE_BYTES", 0)
+    monkeypatch.setattr(segments, "TAIL_BYTES", 1024)
+    slow = SlowFilesystem(sweep)
+    slow.url = "far://sweep-of-long-footers"
+    counting = CountingFilesystem(slow)
+    lake = open_lake(counting, refresh_s=3600.0, cache="", compact="off")
+    assert lake.search_runs(QUESTION, order_by=ORDER, limit=20).height == 20
+    asked_twice = counting.requests["GET"] - (1 + 1 + SEGMENTS)
+    assert 16 <= asked_twice <= 32
+    gathers = [call for call in counting.calls if call.verb == "get_ranges"]
+    assert len(gathers) == 3  # those that tell, these again, all others
+
+
+def test_a_few_long_footers_do_not_make_all_others_dear() -> None:
+    few, most, many = [400_000], [90_000] * 12, [90_000] * 12 + [3_000_000]
+    assert reader._reach(few, 16) == segments.TAIL_BYTES
+    assert 90_000 <= reader._reach(most, 16) <= 95_000
+    assert reader._reach(many, 16) == reader._reach(most, 16)
+    assert reader._reach([], 16) == segments.TAIL_BYTES
 
 
 @pytest.fixture

@@ -45,6 +45,10 @@ else:
 
 # A far object up to this size comes whole: its rows are then at hand, for the same round trip.
 _WHOLE_BYTES: Final = 256 << 10
+# So many segments tell how long the footers of the others will be.
+_SCOUTS: Final = 16
+# As many bytes come over one connection while another request would wait for its answer.
+_ROUND_TRIP_BYTES: Final = 512 << 10
 # Most files of states that are held open.
 _MAPPED_FILES: Final = 64
 # Ranges of one gather: enough to fill every connection, few enough to keep what has come if
@@ -123,14 +127,29 @@ class Reader:
                 for batch in _batched(far, _GATHER)
                 for segment in self._read_cached(cache, batch)
             ]
+        whole = [segment for segment in far if self._comes_whole(segment)]
+        tailed = [segment for segment in far if not self._comes_whole(segment)]
+        scouts = tailed[:: max(1, len(tailed) // _SCOUTS)]
+        asked = [(segment, segment.entry.size_bytes) for segment in whole]
+        asked += [(segment, segments.TAIL_BYTES) for segment in scouts]
+        longer = self._read_tails(asked)
+        # Footers of one lake are much alike: what some needed, the others are asked for at once.
+        reach = _reach([size for _, size in longer], len(scouts))
+        sent = {segment.entry.key for segment in scouts}
+        rest = [(segment, reach) for segment in tailed if segment.entry.key not in sent]
+        longer += self._read_tails(rest)
+        self._read_tails(longer)
+
+    def _read_tails(
+        self, wanted: Sequence[tuple[LiveSegment, int]]
+    ) -> list[tuple[LiveSegment, int]]:
+        """Read so many last bytes of each segment; return those that are longer, as needed."""
         longer: list[tuple[LiveSegment, int]] = []
-        for batch in _batched(far, _GATHER):
-            chunks = self._gather([self._first_range(of) for of in batch])
-            longer += self._settle_all(batch, chunks)
-        for pairs in _batched(longer, _GATHER):
+        for pairs in _batched(wanted, _GATHER):
             batch = [segment for segment, _ in pairs]
             chunks = self._gather([segment.entry.tail(size) for segment, size in pairs])
-            self._settle_all(batch, chunks)
+            longer += self._settle_all(batch, chunks)
+        return longer
 
     def _read_states(self, wanted: Iterable[RowObject]) -> None:
         """Read compacted states that are not in memory yet."""
@@ -174,11 +193,10 @@ class Reader:
                 stacklevel=6,
             )
 
-    def _first_range(self, segment: LiveSegment) -> Range:
-        """Return the bytes to ask for first: the tail, or all of it where that is as quick."""
-        size = segment.entry.size_bytes
-        is_small = self._cache is not None and size <= _WHOLE_BYTES
-        return segment.entry.tail(size if is_small or is_reserved(segment) else segments.TAIL_BYTES)
+    def _comes_whole(self, segment: LiveSegment) -> bool:
+        """Tell whether to ask for all of a segment: its rows are wanted, or it is as quick."""
+        is_small = self._cache is not None and segment.entry.size_bytes <= _WHOLE_BYTES
+        return is_small or is_reserved(segment)
 
     def _gather(self, ranges: Sequence[Range]) -> list[bytes]:
         """Fetch one range of each of many segments, all at once."""
@@ -320,6 +338,27 @@ class Reader:
                 del self._parts[key]
         for key in self._states.keys() - snapshot.manifest.paths():
             del self._states[key]
+
+
+def _reach(longer: Sequence[int], asked: int) -> int:
+    """Choose how many last bytes of a segment to ask for.
+
+    Args:
+        longer: the lengths of the footers, in bytes, that a first request did not hold.
+        asked: how many segments were asked.
+
+    Returns:
+        The length by which those asked would have cost least, where a second request costs as
+        much as `_ROUND_TRIP_BYTES`; a little more, where that is longer than the first one.
+    """
+
+    def cost(reach: int) -> int:
+        again = sum(_ROUND_TRIP_BYTES + size for size in longer if size > reach)
+        return asked * reach + again
+
+    best = min({segments.TAIL_BYTES, *longer}, key=cost)
+    # Of the others, some are longer than any that was asked.
+    return best if best == segments.TAIL_BYTES else best + best // 32
 
 
 def _same_objects(one: Snapshot, other: Snapshot) -> bool:

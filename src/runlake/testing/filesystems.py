@@ -179,8 +179,10 @@ class SlowFilesystem(Wrapper):
     """A far store: waits as one does, and has no local files, whatever it wraps.
 
     A round trip costs one latency, and bytes cost what the line takes for them. Pages of a
-    listing, 1,000 keys each, come one after another; of the ranges of one call as many as
-    `parallel` travel together, and they share the line. Two threads wait side by side.
+    listing, 1,000 keys each, come one after another. The ranges of one call go over `parallel`
+    connections to one line: the line carries the answers of some while others wait, so the call
+    takes the time of its round trips or that of its bytes after the first latency, whichever
+    is longer. Two threads wait side by side.
 
     Without `sleep` nobody waits in truth: the seconds only add up, the same at every time.
 
@@ -232,16 +234,15 @@ class SlowFilesystem(Wrapper):
             result = action()
             return result
         finally:
-            requests = _requests(call, result)
+            requests = _requests(call, result).total()
+            line_s = (call.sent_bytes + _received_bytes(call, result)) / self._bytes_s
             if call.verb == "get_ranges":
-                trips = ceil(requests["GET"] / self._parallel)
+                trips = ceil(requests / self._parallel)
+                waited_s = max(trips * self._latency_s, self._latency_s + line_s)
             else:
-                trips = requests.total()
-            if trips:
-                self._wait(
-                    trips * self._latency_s
-                    + (call.sent_bytes + _received_bytes(call, result)) / self._bytes_s
-                )
+                waited_s = requests * self._latency_s + line_s
+            if requests:
+                self._wait(waited_s)
 
     def _wait(self, seconds: float) -> None:
         with self._lock:
