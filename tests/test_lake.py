@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from tests.conftest import Place
 
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
+
 def reopened(place: Place) -> Lake:
     """The same lake as another process would see it: nothing in memory."""
     return open_lake(place.url, storage_options=place.storage_options, read_only=True)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from runlake.lake import Lake
     from runlake.run import Run
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
 CAT = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 VIEWS = ("media", "histograms")
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from runlake.run import Run
 
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
 OTHER_DISK = Path("/dev/shm")  # noqa: S108 - on Linux it is not the disk of temporary files
 
 

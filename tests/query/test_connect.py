@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from runlake.lake import Lake
     from runlake.run import Run
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
 POINTS = 200_000  # of noise: one segment of more than a MiB
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from tests.conftest import Place
 
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
+
 @pytest.fixture
 def registry(lake: Lake) -> Registry:
     """An empty registry."""

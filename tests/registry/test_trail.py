@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from runlake.lake import Lake
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
 CLAIMS = (schema.REGISTRY_MODEL_CREATE, schema.REGISTRY_MODEL_RENAME)
 
 

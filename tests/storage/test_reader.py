@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from runlake.storage.filesystem import Filesystem
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
 T = TypeVar("T")
 COUNT = 12
 LONG = 15_000  # params whose footer is longer than one read of a tail

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from runlake.upkeep.work import Compacted
     from tests.conftest import Place
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
 ASKED = """
     SELECT r.run_name, r.status, r.params['lr'] AS lr, m.step, m.value, s.count
     FROM runs r JOIN metrics m USING (run_id) JOIN metric_summary s USING (run_id, key)

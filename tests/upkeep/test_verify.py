@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from runlake.storage.filesystem import Filesystem
 
 
+pytestmark = pytest.mark.filesystems("local", "memory", "s3")
+
+
 @pytest.fixture
 def storage(filesystem: Filesystem, tmp_path: Path) -> Storage:
     """A lake with two writers, a claim and an artifact, without fault."""
