@@ -1,10 +1,11 @@
-"""Makes the golden lake of format 1, `data/v1`, and the answers that it must always give.
+"""Makes the golden lakes of format 1, `data/v1*`, and the answers that they must always give.
 
-    python -m tests.format.make_golden
+    python -m tests.format.make_golden v1-set
 
-The lake is committed and read for ever by `test_golden.py`: it is made anew only while version 1
-is not released. Writers, clock and ids are fixed, so that each object can be explained below.
-What a lake must hold to be of use here stands in `make`, story by story.
+They are committed and read for ever by `test_golden.py`: one is made anew only while version 1
+is not released, and what came later has a lake of its own. Writers, clock and ids are fixed, so
+that each object can be explained below. What a lake must hold to be of use here stands in the
+functions that `GOLDEN` names, story by story.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,11 +33,10 @@ from runlake.writing.journal import Journal
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 DATA: Final = Path(__file__).parent / "data"
 LAKE: Final = DATA / "v1"
-ANSWERS: Final = DATA / "v1.json"
 
 LAKE_ID: Final = "0123456789abcdef0123456789abcdef"
 START_US: Final = 1_767_225_600_000_000  # 2026-01-01 00:00:00 UTC
@@ -153,6 +154,38 @@ def make(root: Path) -> None:
     # Nothing is compacted yet: readers must look at the newest manifest all the same.
     empty = manifest.Manifest(lake=LAKE_ID, number=1, nonce=ids.new_nonce(), commit_us=START_US)
     assert storage.fs.put_absent(layout.manifest(1), manifest.encode(empty))
+
+
+def make_set(root: Path) -> None:
+    """Write a lake in which others than its writers say how a run stands."""
+    storage = Storage(LocalFilesystem(root), Settings())
+    storage.ensure_lake()
+    ended, killed, resumed, planned = (run_id(number) for number in range(1, 5))
+    author = Author(storage, 1, DEFAULT, "Default")
+    for run in (ended, killed, resumed):
+        author.start(run)
+        author.point(run, "loss", 0, 0.5)
+    author.status(ended, schema.FINISHED)
+    author.status(resumed, schema.FINISHED)
+    author.put(seal=True)
+    # Somebody says of each how it stands as a whole: with an end, without, and open again.
+    other = Author(storage, 2, DEFAULT, "Default")
+    _set(other, ended, schema.FAILED, end_us=clock.now_us())
+    _set(other, killed, schema.KILLED)
+    _set(other, resumed, schema.RUNNING)
+    other.start(planned)
+    _set(other, planned, schema.SCHEDULED)
+    other.put()
+    # The first writer goes on with one: its own word, behind the one that was set, counts again.
+    author.point(resumed, "loss", 1, 0.25)
+    author.status(resumed, schema.FINISHED)
+    author.close()
+    other.close()
+
+
+def _set(author: Author, run: str, status: str, *, end_us: int | None = None) -> None:
+    num = None if end_us is None else float(end_us)
+    author.say(run, schema.STATUS, schema.STATUS_SET, num=num, text=status)
 
 
 def _one_writer_merged(storage: Storage) -> None:
@@ -353,17 +386,32 @@ def fix(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(writer, "__version__", "0.1.0")
 
 
+GOLDEN: Final[Mapping[str, Callable[[Path], None]]] = {LAKE.name: make, "v1-set": make_set}
+"""What makes each lake, by its folder."""
+
+
+def kept(name: str) -> dict[str, list[str]]:
+    """Return the answers that a lake must give."""
+    found: dict[str, list[str]] = json.loads((DATA / f"{name}.json").read_text("utf-8"))
+    return found
+
+
 def main() -> None:
-    """Make the lake, then ask it."""
+    """Make the lakes that the command line names, then ask them."""
+    for name in sys.argv[1:]:
+        _make(name)
+
+
+def _make(name: str) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         fix(patch)
         fresh = Path(folder) / "lake"
-        make(fresh)
+        GOLDEN[name](fresh)
         age(fresh)
-        shutil.rmtree(LAKE, ignore_errors=True)
-        shutil.copytree(fresh, LAKE)
+        shutil.rmtree(DATA / name, ignore_errors=True)
+        shutil.copytree(fresh, DATA / name)
         found = answers(fresh)
-    ANSWERS.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    (DATA / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

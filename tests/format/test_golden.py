@@ -1,4 +1,4 @@
-"""A lake that an early runlake wrote, read for ever: `make_golden.py` tells its stories."""
+"""Lakes that an early runlake wrote, read for ever: `make_golden.py` tells their stories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
 from runlake.upkeep.checks import findings
 from runlake.upkeep.checks.verify import verify
-from tests.format.make_golden import ANSWERS, LAKE, QUESTIONS, age, answers
+from runlake.upkeep.compact import Compactor
+from runlake.upkeep.work import Limits
+from tests.format.make_golden import (
+    DATA,
+    DEFAULT,
+    GOLDEN,
+    LAKE,
+    LAKE_ID,
+    QUESTIONS,
+    age,
+    answers,
+    kept,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,12 +40,33 @@ def golden(tmp_path: Path) -> Path:
     return lake
 
 
-def test_answers_are_what_they_always_were(golden: Path) -> None:
-    expected: dict[str, list[str]] = json.loads(ANSWERS.read_text("utf-8"))
-    found = answers(golden)
+@pytest.mark.parametrize("name", GOLDEN)
+def test_answers_are_what_they_always_were(tmp_path: Path, name: str) -> None:
+    lake = tmp_path / "golden"
+    shutil.copytree(DATA / name, lake)
+    age(lake)
+    expected, found = kept(name), answers(lake)
     assert found.keys() == expected.keys() == QUESTIONS.keys()
-    for name, rows in expected.items():
-        assert found[name] == rows, name
+    for question, rows in expected.items():
+        assert found[question] == rows, question
+
+
+def test_what_was_set_stands_however_it_is_compacted(tmp_path: Path) -> None:
+    expected = kept("v1-set")
+    runs = [json.loads(row) for row in expected["runs"]]
+    assert sorted((run["run_name"], run["status"], bool(run["end_time"])) for run in runs) == [
+        ("auto-01", "FAILED", True),
+        ("auto-02", "KILLED", False),
+        ("auto-03", "FINISHED", True),
+        ("auto-04", "SCHEDULED", False),
+    ]
+    lake = tmp_path / "golden"
+    shutil.copytree(DATA / "v1-set", lake)
+    fs = LocalFilesystem(lake)
+    Compactor(fs, lake=LAKE_ID, limits=Limits(is_full=True)).compact(DEFAULT)
+    age(lake)
+    assert not Storage(fs, Settings()).snapshot().segments
+    assert answers(lake) == expected
 
 
 def test_answers_do_not_hang_on_superseded_segments(golden: Path) -> None:

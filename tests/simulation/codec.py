@@ -147,6 +147,7 @@ tickets: Final = SimpleNamespace(
     ParquetWriter=TicketWriter,
     ParquetFile=TicketFile,
     read_metadata=_read_metadata,
+    write_table=pq.write_table,  # not called: what it can do is asked for
     SortingColumn=pq.SortingColumn,
 )
 """Takes the place of the module `pyarrow.parquet`."""

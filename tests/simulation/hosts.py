@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from runlake import schema
+import pyarrow as pa
+
+from runlake import clock, schema
 from runlake.errors import ConflictError, StorageError
 from runlake.settings import Settings
 from runlake.storage.engine import Storage
 from runlake.testing.filesystems import SimulatedCrash
+from runlake.upkeep import automatic
+from runlake.writing import columns
 from runlake.writing.writer import Writer
 from tests.simulation.store import Client
 from tests.simulation.truth import Row
@@ -26,12 +30,12 @@ if TYPE_CHECKING:
 _VALUES = (1.0, 2.5, -3.0, 0.0, -0.0, float("nan"), float("inf"))
 
 
-def storage_of(world: World, actor: Actor | None, journals: Path | None = None) -> Storage:
+def storage_of(
+    world: World, actor: Actor | None, journals: Path | None = None, *, compact: str = "off"
+) -> Storage:
     """Return an actor's storage."""
     settings = Settings(
-        journal=str(journals or world.folder),
-        cache=str(world.folder / "cache"),
-        compact="off",  # that is a thread; here keepers do it
+        journal=str(journals or world.folder), cache=str(world.folder / "cache"), compact=compact
     )
     return Storage(Client(world.store, actor), settings)
 
@@ -42,7 +46,7 @@ class Host(StillDrain):
 
     def __init__(self, world: World, actor: Actor) -> None:
         """Start nothing."""
-        storage = storage_of(world, actor)
+        storage = storage_of(world, actor, compact="auto" if world.compacts_itself else "off")
         super().__init__(storage, storage._settings)
         self.world, self.actor = world, actor
         self.conflict: Exception | None = None
@@ -66,6 +70,10 @@ class Host(StillDrain):
 
     def _act(self) -> None:
         chance = self.world.chance
+        if self.world.logs_columns and chance.random() < 0.3:
+            self._say_columns(chance.choice(self.world.experiments))
+        if self.world.compacts_itself and chance.random() < 0.2:
+            self._tend()
         deed = chance.random()
         if deed < 0.5:
             for _ in range(chance.choice([1, 1, 2, 4])):
@@ -106,6 +114,30 @@ class Host(StillDrain):
             what = chance.choice([schema.PARAM, schema.TAG, schema.NOTE, "kind-of-later"])
             self._tell(writer, log, (run_id, what, "key", None, f"text {self._step}"))
 
+    def _say_columns(self, experiment: str) -> None:
+        """Log whole columns to a run, as `log_history` does."""
+        chance = self.world.chance
+        values = [chance.choice(_VALUES) for _ in range(chance.randint(1, 4))]
+        steps = range(self._step, self._step + len(values))
+        points = columns.points_of(
+            {"step": list(steps), "loss": values, "acc": values[::-1]}, now_us=clock.now_us()
+        )
+        run_id = f"run-{experiment}-{chance.randrange(3)}"
+        writer = self.columns(experiment, f"Name of {experiment}")
+        assert writer.add(run_id, points)
+        said = pa.Table.from_arrays(points.columns, ["key", "step", "timestamp", "num"])
+        self.world.truth.log(writer.writer_id, experiment).say(
+            Row(run_id, schema.METRIC, str=None, **row) for row in said.to_pylist()
+        )
+
+    def _tend(self) -> None:
+        """Do what waits, as the thread of a process does that compacts in the background."""
+        session = automatic.take_over()
+        if session is not None:
+            session.hurry()
+            session.__dict__["sleep"] = lambda s: self.world.turns.sleep(int(s * 10))
+            automatic.serve(session)
+
     def _tell(self, writer: Writer, log: Log, row: Any) -> None:  # noqa: ANN401 - a row as the journal takes it
         assert writer.journal.events([row])
         log.say([row_of(writer.journal._events[-1])])
@@ -131,12 +163,15 @@ class Host(StillDrain):
         for _ in range(30):
             self.serve_all()
             if not self._lanes:
+                self._tend()
                 return
         self.die()
 
     def _note(self) -> None:
         """Note what writers say of themselves: that they end."""
         for lane in self._lanes:
+            if not isinstance(lane.writer, Writer):  # columns never say that they end
+                continue
             log, journal = self._log(lane), lane.writer.journal
             if journal.is_retired and not log.is_ended and journal._events:
                 last = journal._events[-1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
 from runlake.errors import ConflictError, FormatError, NotFoundError, StorageError
+from runlake.storage import layout
 from runlake.upkeep.compact import Compactor
 from runlake.upkeep.purge import purge
 from runlake.upkeep.vacuum import vacuum
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runlake.storage.filesystem import Filesystem
+    from runlake.storage.layout import SegmentName
     from tests.simulation.turns import Actor
     from tests.simulation.world import World
 
@@ -163,3 +166,32 @@ class Thief:
                 self.world.turns.sleep(chance.randint(50, 200))
                 self.world.bring_back(key, stolen)
                 return
+
+
+@final
+class Joiner:
+    """Puts a segment of one that has ended once more, as joined: a join of one is allowed."""
+
+    def __init__(self, world: World, actor: Actor) -> None:
+        """Begin with nothing done."""
+        self.world = world
+        self.fs: Filesystem = Client(world.store, actor)
+
+    def live(self) -> None:
+        """Join one segment now and then."""
+        world = self.world
+        for _ in range(4):
+            world.turns.sleep(world.chance.randint(5, 80))
+            names = [layout.parse_segment(key) for key in sorted(world.store.objects)]
+            logs = world.truth.logs
+            ended = [each for each in names if each is not None and logs[each.writer].is_ended]
+            alone = [each for each in ended if not each.merged]
+            if alone:
+                self._join(world.chance.choice(alone))
+
+    def _join(self, name: SegmentName) -> None:
+        joined = replace(name, merged=True)
+        try:
+            self.fs.put_absent(joined.key, self.fs.get(name.key))
+        except (StorageError, FileNotFoundError):
+            return

@@ -10,13 +10,19 @@ from tests.simulation.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-EXACT_ONE_IN: Final = 20
+EXACT_ONE_IN: Final = 40
 """Of so many worlds one has real Parquet files."""
 _SHOWN: Final = 60
 
 
 class WorldError(AssertionError):
-    """A world in which something was not as it must be; says how to see it again."""
+    """A world in which something was not as it must be; says how to see it again.
+
+    Attributes:
+        seed: which world.
+    """
+
+    seed: int
 
 
 def run_worlds(
@@ -44,7 +50,9 @@ def run_worlds(
             try:
                 world.run()
             except BaseException as error:
-                raise WorldError(_story(world, error)) from error
+                failure = WorldError(_story(world, error))
+                failure.seed = seed
+                raise failure from error
             finally:
                 if trace:
                     print("\n".join(world.trace))  # noqa: T201 - what was asked for

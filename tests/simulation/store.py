@@ -195,9 +195,11 @@ class Store:
 class Client(Filesystem):
     """One actor's view of the store."""
 
-    def __init__(self, store: Store, actor: Actor | None) -> None:
+    URL: Final = "memory://sim"
+
+    def __init__(self, store: Store, actor: Actor | None, *, url: str = URL) -> None:
         """Act for an actor; None for one who is never disturbed."""
-        self.url = "memory://sim"
+        self.url = url
         self.is_local = False
         self.conditional_create: bool | None = True
         self._store, self._actor = store, actor

@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING, Any, Final, final
 import pytest
 
 from runlake import clock, ids
-from runlake.errors import DataLossWarning, RunlakeWarning
-from runlake.upkeep import commit, ripe, vacuum, work
+from runlake.errors import DataLossWarning, FormatError, RunlakeWarning, StorageError
+from runlake.storage import table_files
+from runlake.upkeep import automatic, commit, compact, ripe, sources, vacuum, work
 from runlake.upkeep.commit import Committer
+from runlake.upkeep.copies import belongings
 from runlake.writing import places, recover, writer
 from tests.simulation import codec
+from tests.simulation.store import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
     from runlake.settings import Settings
-    from tests.simulation.turns import Turns
+    from tests.simulation.turns import Actor, Turns
     from tests.simulation.world import World
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a world's files are its own, and fewer where there is none
@@ -94,6 +97,8 @@ def simulated() -> Iterator[None]:
         patch.setattr(ids, "os", SimpleNamespace(urandom=here.random_bytes))
         patch.setattr(clock, "now_us", here.now_us)
         patch.setattr(clock, "monotonic_s", here.monotonic_s)
+        for module in (sources, belongings):
+            patch.setattr(module, "ThreadPoolExecutor", _OneByOne)
         patch.setattr(os, "fsync", lambda _: None)  # nothing loses its power here
         patch.setattr(places, "choose", _choose)
         patch.setattr(recover, "_alive_us", lambda *_: here.now_us())
@@ -106,6 +111,7 @@ def arranged(world: World) -> Iterator[None]:
     """Let one world happen: with its own limits, and tickets for Parquet unless it is exact."""
     here.world = world
     codec.forget()
+    table_files.parquet_options.cache_clear()  # it asks the module that takes Parquet's place
     with pytest.MonkeyPatch.context() as patch:
         if not world.is_exact:
             for module in here.with_parquet:
@@ -125,6 +131,60 @@ def _shrink(patch: pytest.MonkeyPatch, world: World) -> None:
     patch.setattr(vacuum, "KEPT_MANIFESTS", draw("kept manifests", [100, 1, 1, 2]))
     patch.setattr(ripe, "QUIET_S", draw("quiet", [900, -1, -1, -1]))
     patch.setattr(work, "_LEAST_BATCH_BYTES", 1)
+    patch.setattr(automatic, "ONE_IN", 1)
+    patch.setattr(compact, "DUE_SEGMENTS", 1)
+    patch.setattr(automatic, "_background", _Backgrounds())
+
+
+@final
+class _OneByOne:
+    """A pool that does all in the thread whose turn it is."""
+
+    def __init__(self, threads: int) -> None:
+        """Take note of nothing."""
+
+    def __enter__(self) -> _OneByOne:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def map(self, work: Callable[..., Any], *parts: Iterable[Any]) -> list[Any]:
+        """Do one piece after the other."""
+        return list(map(work, *parts))
+
+
+@final
+class _Backgrounds:
+    """What each process has for compaction in the background: here each actor."""
+
+    def __init__(self) -> None:
+        self._of: dict[Actor | None, automatic._Background] = {}
+
+    @property
+    def _mine(self) -> automatic._Background:
+        return self._of.setdefault(here.turns.current, automatic._Background())
+
+    def offer(self, task: automatic._Task, *, now: bool) -> None:
+        """Keep it in mind; a thread of its own would have no turn."""
+        del now
+        self._mine.offer(task, now=False)
+
+    def take_over(self) -> automatic.Session | None:
+        """Return a session for the actor whose turn it is."""
+        return self._mine.take_over()
+
+    def serve(self, session: automatic.Session) -> None:
+        """Do what waits for it."""
+        self._mine.serve(session)
+
+
+def _raise_unless_ill(self: automatic._Background, task: automatic._Task, error: Exception) -> None:
+    """Pass over what a store does to an actor, and nothing else."""
+    del self, task
+    is_alarm = isinstance(error, FormatError) and here.world.thefts
+    if not isinstance(error, StorageError) and not is_alarm:
+        raise error
 
 
 def _choose(settings: Settings) -> places.Place:
@@ -139,7 +199,7 @@ def _watch(patch: pytest.MonkeyPatch) -> None:
 
     def commit_and_tell(self: Committer, *args: Any) -> Any:  # noqa: ANN401 - as the method
         found = committed(self, *args)
-        if found is not None:
+        if found is not None and self._fs.url == Client.URL:
             here.world.truth.won[found.nonce] = found.number
         return found
 
@@ -148,5 +208,6 @@ def _watch(patch: pytest.MonkeyPatch) -> None:
         here.world.loaded(folder, found[0])
         return found
 
+    patch.setattr(automatic._Background, "_say", _raise_unless_ill)
     patch.setattr(Committer, "commit", commit_and_tell)
     patch.setattr(recover, "load", load_and_tell)

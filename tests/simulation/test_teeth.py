@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from inspect import isfunction
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.simulation.mutants import NOTICED_BY, TEETH
+from tests.simulation import mutants
+from tests.simulation.mutants import NOTICED_BY, TEETH, UNNOTICED
 from tests.simulation.running import WorldError, run_worlds
 
 if TYPE_CHECKING:
@@ -22,5 +24,17 @@ _MOST_WORLDS = 300
 def test_rule_that_is_broken_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant(monkeypatch)
     first = NOTICED_BY.get(mutant, 0)
-    with pytest.raises(WorldError):
+    with pytest.raises(WorldError) as noticed:
         run_worlds(range(first, first + _MOST_WORLDS), theme=TEETH[mutant])
+    monkeypatch.undo()
+    run_worlds([noticed.value.seed], theme=TEETH[mutant])  # the rule is what was missed
+
+
+def test_every_rule_is_noticed_alone_or_with_the_one_that_makes_up_for_it() -> None:
+    found = [each for each in vars(mutants).values() if _is_mutant(each)]
+    assert {*found} == {*TEETH, *UNNOTICED}
+    assert set(UNNOTICED.values()) <= set(TEETH)
+
+
+def _is_mutant(found: object) -> bool:
+    return isfunction(found) and found.__module__ == mutants.__name__

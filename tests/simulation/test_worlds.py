@@ -21,6 +21,14 @@ def test_worlds_keep_every_invariant() -> None:
     assert commits > _BATCH
 
 
+@pytest.mark.timeout(300)
+def test_worlds_with_copies_columns_and_processes_that_compact_keep_them_too() -> None:
+    who = dict.fromkeys(["copies", "columns", "itself", "joins"], True)
+    _, reads, commits = run_worlds(range(6), theme=who)
+    assert reads > 6
+    assert commits > 6
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(1000, 1000 + 80 * _BATCH, _BATCH))

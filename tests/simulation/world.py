@@ -16,7 +16,9 @@ Checked at every read, by a reader that sees what the store shows:
 - I4 states folded from footers and tables equal the states of those rows;
 - within the grace a vacuum takes nothing away that a snapshot needs.
 
-At the end all that was logged is there (I5, I9, I11), and nothing is there that nobody needs.
+At the end all that was logged is there (I5, I9, I11), and nothing is there that nobody needs. In
+some worlds columns are logged, processes compact what they close, and runs are copied into a second
+lake (`tests/simulation/copying.py`).
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ from runlake.storage.filesystem import Range
 from runlake.storage.manifest import Manifest
 from runlake.storage.snapshot import Snapshots
 from tests.simulation import reading
+from tests.simulation.copying import Copier, Target
 from tests.simulation.hosts import Host, row_of, storage_of
-from tests.simulation.keepers import Keeper, Purger, Recoverer, Thief
+from tests.simulation.keepers import Joiner, Keeper, Purger, Recoverer, Thief
 from tests.simulation.store import Client, Deed, Nature, Store, Stored
 from tests.simulation.surroundings import arranged, here
 from tests.simulation.truth import Truth, exact
@@ -77,11 +80,19 @@ class World:
         self.chance = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self.bits = random.Random(seed + 1)  # noqa: S311 - as above
         chance = self.chance
+        # Drawn apart: a world without these is the same whether others have them or not.
+        self._apart = random.Random(seed + 2)  # noqa: S311 - as above
+        self.logs_columns = self._is_among("columns", one_in=10)
+        self.compacts_itself = self._is_among("itself", one_in=6)
+        self._copies = self._is_among("copies", one_in=20)
+        self._joins = self._is_among("joins", one_in=12)
         step_us = self.draw("step_us", [50_000, 1_000_000, 30_000_000, 400_000_000])
+        self.step_us = step_us
         haste = self.draw("haste", [0.3, 0.6, 0.9])
         self.turns = Turns(chance, start_us=_START_US, step_us=step_us, haste=haste)
         self.nature = Nature(self.draw, step_us=step_us)
         self.store = Store(self.turns, chance, self.nature)
+        self._target: Target | None = None
         self.truth = Truth()
         self.files = reading.Files()
         self.experiments = ["exp-a", "exp-b"][: self.draw("experiments", [1, 1, 1, 2])]
@@ -104,6 +115,11 @@ class World:
         given: Any = self.theme.get(name, found)
         drawn: T = given
         return drawn
+
+    def _is_among(self, name: str, *, one_in: int) -> bool:
+        """Tell whether something takes part: in one of some worlds, or as the theme says."""
+        is_drawn = self._apart.randrange(one_in) == 0
+        return bool(self.theme.get(name, is_drawn and not self.theme))
 
     def run(self) -> None:
         """Let everything happen, and check it.
@@ -142,6 +158,11 @@ class World:
     def in_use(self) -> frozenset[str]:
         """Return the files that the newest manifest names."""
         return self._newest.paths()
+
+    @property
+    def newest(self) -> Manifest:
+        """The manifest that stands."""
+        return self._newest
 
     def steal(self, key: str) -> Stored:
         """Take an object away as no part of the protocol may."""
@@ -188,12 +209,23 @@ class World:
         for _ in range(self.draw("restorers", [0, 1])):
             actor = self._actor("restorer", dies=0.1)
             self.turns.add(actor, Recoverer(self, actor, self.folder / "restored").live)
+        self._populate_apart()
         readers = []
         for number in range(self.draw("readers", [1, 1, 1, 2])):
             reader = Reader(self, self._actor(f"reader-{number}", dies=0.0))
             readers.append(reader)
             self.turns.add(reader.actor, reader.live)
         return readers
+
+    def _populate_apart(self) -> None:
+        if self._joins:
+            actor = self._actor("joiner", dies=0.1)
+            self.turns.add(actor, Joiner(self, actor).live)
+        if self._copies:
+            self._target = Target(self, _lake_file())
+            for number in range(self.chance.randint(1, 2)):
+                actor = self._actor(f"copier-{number}", dies=0.3)
+                self.turns.add(actor, Copier(self, actor, self._target).live)
 
     def _actor(self, name: str, *, dies: float) -> Actor:
         chance = self.chance
@@ -291,6 +323,8 @@ class World:
         for folder in (self.folder, self.folder / "restored"):
             Recoverer(self, None, folder).recover()
         self._check_end(readers)
+        if self._target is not None:
+            self._target.check_end()
         if self.draw("ends tidy", [True, True, False, False, False]):
             keeper = Keeper(self, None)
             for experiment in self.experiments:

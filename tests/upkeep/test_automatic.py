@@ -75,36 +75,98 @@ def wait() -> None:
     automatic.end(60.0)
 
 
-def test_short_runs_one_after_the_other_leave_few_objects_with_nobody_tending(
+def keeper_of(memory: MemoryFilesystem) -> automatic.Keeper:
+    """Return what a process has that begins to log."""
+    return automatic.Keeper(Storage(memory, Settings()), is_on=True, tell=pytest.fail)
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the experiments that are looked at, one for each look; nothing is done."""
+    found: list[str] = []
+    monkeypatch.setattr(
+        automatic._background, "offer", lambda task, **_: found.append(task.experiment_id)
+    )
+    return found
+
+
+def test_none_of_the_objects_up_to_the_bound_is_looked_at_once_in_ten_thousand_million_times(
+    memory: MemoryFilesystem, offered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = automatic.ONE_IN
+    # Of a process the first look comes behind any of its first objects, each as likely, and then
+    # one behind each sixth: that none of k comes has the probability (6 - k)/6 at most.
+    for place in range(of):
+        monkeypatch.setattr(ids, "jitter", lambda place=place: (place + 0.5) / of)
+        keeper, looks = keeper_of(memory), []
+        for _ in range(3 * of):
+            keeper.put(DEFAULT)
+            looks.append(len(offered))
+            offered.clear()
+        assert looks == [int(number % of == place) for number in range(3 * of)]
+    # That is most where each object is of a process of its own.
+    assert all((of - count) / of <= (1 - 1 / of) ** count for count in range(of + 1))
+    assert (1 - 1 / of) ** (BOUND - compact.DUE_SEGMENTS) < 1e-10
+
+
+@pytest.mark.parametrize("processes", [1, 10, 100, 20_000])
+def test_processes_that_know_nothing_of_each_other_look_often_enough(
+    memory: MemoryFilesystem, offered: list[str], processes: int
+) -> None:
+    keepers = [keeper_of(memory) for _ in range(processes)]
+    unlooked, longest = 0, 0
+    for number in range(20_000):
+        keepers[number % processes].put(DEFAULT)
+        unlooked = 0 if offered else unlooked + 1
+        longest = max(longest, unlooked)
+        offered.clear()
+    assert longest <= (BOUND - compact.DUE_SEGMENTS) // 2
+
+
+def test_where_thousands_of_writers_are_open_each_looks_less_often(
     memory: MemoryFilesystem,
 ) -> None:
+    assert automatic.every(0) == automatic.every(automatic.MANY_LIVE) == automatic.ONE_IN
+    assert automatic.every(100_000) == 146
+    short_run(memory, 0)
+    keeper = keeper_of(memory)
+    for _ in range(automatic.ONE_IN):
+        keeper.put(DEFAULT)
+    wait()
+    assert keeper._live == {DEFAULT: 1}
+
+
+def test_short_runs_one_after_the_other_leave_few_objects_with_nobody_tending(
+    memory: MemoryFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "DUE_SEGMENTS", 16)
     counts = []
-    for number in range(320):
+    for number in range(60):
         short_run(memory, number)
         counts.append(live(memory))
-    assert max(counts) <= BOUND
-    assert max(counts) > compact.DUE_SEGMENTS
+    assert 16 < max(counts) <= 16 + 3 * automatic.ONE_IN
     assert sum(after < before for before, after in pairwise(counts)) >= 2
     with open_on(memory) as lake:
         found = lake.sql("SELECT count(*) AS runs, sum(metrics['loss']) AS loss FROM runs")
-    assert found.rows() == [(320, sum(range(320)))]
+    assert found.rows() == [(60, sum(range(60)))]
 
 
 def test_a_writer_that_never_ends_leaves_few_objects_too(
     memory: MemoryFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "SEAL_UPLOADS", 1)
+    monkeypatch.setattr(compact, "DUE_SEGMENTS", 16)
     counts = []
     with open_on(memory) as lake, lake.start_run() as run:
-        for step in range(300):
+        for step in range(60):
             run.log({"loss": float(step)}, step=step)
             lake.flush()
             wait()
             counts.append(live(memory))
         lake.refresh()
         (count,) = lake.sql("SELECT count FROM metric_summary")["count"].to_list()
-    assert max(counts) <= compact.DUE_SEGMENTS + automatic.ONE_IN + 1
-    assert count == 300
+    assert 16 < max(counts) <= 16 + automatic.ONE_IN + 1
+    assert count == 60
 
 
 def test_processes_that_are_killed_leave_few_objects_too(
@@ -113,7 +175,7 @@ def test_processes_that_are_killed_leave_few_objects_too(
     monkeypatch.setattr(compact, "DUE_SEGMENTS", 16)
     monkeypatch.setattr(ripe, "QUIET_S", -1)
     counts = []
-    for number in range(90):
+    for number in range(40):
         lake = open_on(memory, journal=str(tmp_path / f"host-{number}"))
         lake.start_run(f"run-{number}").log({"loss": 1.0})
         lake.flush()
@@ -123,8 +185,8 @@ def test_processes_that_are_killed_leave_few_objects_too(
         wake.set()
         wait()
         counts.append(live(memory))
-    assert max(counts) <= 16 + 6 * automatic.ONE_IN
-    assert min(counts[40:]) < 16
+    assert max(counts) <= 16 + 3 * automatic.ONE_IN
+    assert min(counts[16:]) < 16
 
 
 @pytest.mark.usefixtures("always")
@@ -177,7 +239,7 @@ def test_a_store_that_cannot_create_conditionally_is_left_alone(
     assert memory.list(layout.MANIFESTS) == []
 
 
-def test_a_look_costs_three_listings_and_only_one_object_in_sixteen_is_followed_by_one(
+def test_a_look_costs_two_listings_and_only_one_object_in_six_is_followed_by_one(
     memory: MemoryFilesystem,
 ) -> None:
     short_run(memory, 0)
@@ -189,18 +251,16 @@ def test_a_look_costs_three_listings_and_only_one_object_in_sixteen_is_followed_
     for _ in range(4 * automatic.ONE_IN):
         keeper.put(DEFAULT)
         wait()
-    assert counting.requests["LIST"] == 4 * 3
+    assert counting.requests["LIST"] == 4 * 2
     assert counting.total == counting.requests["LIST"]
 
 
-def test_the_first_object_of_a_process_is_followed_by_a_look_once_in_sixteen(
-    memory: MemoryFilesystem, monkeypatch: pytest.MonkeyPatch
+def test_the_first_object_of_a_process_is_followed_by_a_look_once_in_six(
+    memory: MemoryFilesystem, offered: list[str]
 ) -> None:
-    offered = []
-    monkeypatch.setattr(automatic._background, "offer", lambda task, **_: offered.append(task))
-    for _ in range(1600):
-        automatic.Keeper(Storage(memory, Settings()), is_on=True, tell=pytest.fail).put(DEFAULT)
-    assert 60 <= len(offered) <= 140
+    for _ in range(600):
+        keeper_of(memory).put(DEFAULT)
+    assert 70 <= len(offered) <= 130
 
 
 def test_a_reader_that_may_write_has_many_objects_compacted_once_a_minute(
@@ -272,12 +332,12 @@ def test_a_child_forked_in_the_middle_of_a_compaction_never_begins_one(
     monkeypatch.setattr(automatic, "_background", automatic._Background())
     begun, go_on = threading.Event(), threading.Event()
 
-    def stall(*_: object) -> bool:
+    def stall(*_: object, **__: object) -> compact.Look:
         begun.set()
         go_on.wait()
-        return False
+        return compact.Look(0, is_due=False)
 
-    monkeypatch.setattr(compact.Compactor, "is_due", stall)
+    monkeypatch.setattr(compact.Compactor, "look", stall)
     storage = Storage(memory, Settings())
     storage.ensure_lake()
     keeper = automatic.Keeper(storage, is_on=True, tell=pytest.fail)
@@ -383,13 +443,13 @@ def test_open_writers_are_no_work_and_those_that_have_ended_are(
         rows = [said("run", schema.STATUS, "", schema.RUNNING, at=0), point("run", "loss", 1, 1.0)]
         made = MadeWriter(number, [*rows, said("", schema.CLOSE, at=2)])
         made.put(memory, 0, 1)
-    assert not compactor(memory).is_due(EXPERIMENT)
+    assert not compactor(memory).look(EXPERIMENT).is_due
     for number in range(9, 16):
         rows = [said("run", schema.STATUS, "", schema.RUNNING, at=0), said("", schema.CLOSE, at=1)]
         MadeWriter(number, rows).put(memory, 0, 1)
-    assert compactor(memory).is_due(EXPERIMENT)
+    assert compactor(memory).look(EXPERIMENT).is_due
     assert compactor(memory).compact(EXPERIMENT).segments == 7
-    assert not compactor(memory).is_due(EXPERIMENT)
+    assert not compactor(memory).look(EXPERIMENT).is_due
     assert Snapshots(memory, lake=LAKE).take([EXPERIMENT]).manifest.number == 1
 
 

@@ -404,9 +404,9 @@ def test_an_experiment_is_due_with_many_live_segments_only(
     monkeypatch.setattr(compact, "DUE_SEGMENTS", 3)
     lake_of(memory, (curve(1, 9), [1, 3, 5, 9]))
     keeper = compactor(memory)
-    assert keeper.is_due(EXPERIMENT)
+    assert keeper.look(EXPERIMENT).is_due
     keeper.compact(EXPERIMENT)
-    assert not keeper.is_due(EXPERIMENT)
+    assert not keeper.look(EXPERIMENT).is_due
 
 
 @final

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runlake import ids, schema
-from runlake.errors import InvalidInputError, NotFoundError, StateError
+from runlake.errors import InvalidInputError, NotFoundError, StateError, StorageError
 from runlake.settings import Settings
 from runlake.storage import layout, manifests, names
 from runlake.storage.engine import Storage
@@ -189,6 +189,26 @@ def test_a_lake_is_copied_with_little_memory_and_far_away(
     done = copied(far_source, far_target, SOURCE, TARGET, limits=Limits(budget_bytes=1))
     assert (done.runs, done.commits) == (6, 6)
     assert of_runs(two.target, TARGET) == of_runs(two.source, SOURCE)
+
+
+@final
+class Silent(Wrapper):
+    """A store that lists and does not hand out files."""
+
+    def around(self, call: Call, action: Callable[[], T]) -> T:
+        """Do it, or fail as a store does that does not answer."""
+        if call.verb == "download":
+            message = "no answer"
+            raise StorageError(message, url=self.url)
+        return action()
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_lake(two: Two) -> None:
+    put_whole(two.source, FIRST)
+    compact(two.source, SOURCE)
+    with pytest.raises(StorageError, match="no answer"):
+        copied(Silent(two.source), two.target, SOURCE, TARGET)
+    assert two.forth().runs > 0
 
 
 def test_twice_is_once(two: Two) -> None:

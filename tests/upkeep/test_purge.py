@@ -353,11 +353,11 @@ def test_an_open_writer_is_named_and_its_bytes_go_after_its_end(world: World) ->
     assert left.kind == WRITER
     assert writer.writer in left.place
     assert "host-9" in left.place
-    assert not compactor(world.fs).is_due(EXPERIMENT)
+    assert not compactor(world.fs).look(EXPERIMENT).is_due
     writer.put(world.fs, 4, count - 1)
-    assert compactor(world.fs).is_due(EXPERIMENT)
+    assert compactor(world.fs).look(EXPERIMENT).is_due
     compactor(world.fs).compact(EXPERIMENT)
-    assert not compactor(world.fs).is_due(EXPERIMENT)
+    assert not compactor(world.fs).look(EXPERIMENT).is_due
     tidy(world.fs)
     assert traces_of_run(world.fs) == set()
     here = [(of, len(of.rows) - 1) for of in (*MADE, writer) if of.experiment == EXPERIMENT]

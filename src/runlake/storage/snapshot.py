@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 LISTINGS_AGAIN: Final = 3  # a hole that three more listings show is no accident of listing
 _MANIFEST_TRIES: Final = 5
-# One request a partition up to here; beyond it one listing of the whole log is cheaper.
-_PARTITION_LISTINGS: Final = 8
+# One request a partition up to here, the reserved one among them; beyond it one listing of the
+# whole log is cheaper.
+_PARTITION_LISTINGS: Final = 9
 _LAST_BYTES: Final = 8
 
 
@@ -175,7 +176,9 @@ class Snapshots:
         self._holes: dict[Stream, int] = {}
         self._lock = threading.Lock()
 
-    def take(self, experiment_ids: Collection[str] | None = None) -> Snapshot:
+    def take(
+        self, experiment_ids: Collection[str] | None = None, *, is_bare: bool = False
+    ) -> Snapshot:
         """Take a snapshot: two listings, and a read of the newest manifest if it is new.
 
         A writer that was compacted long ago and has a segment nevertheless (it runs for long,
@@ -184,6 +187,8 @@ class Snapshots:
         Args:
             experiment_ids: the experiments wanted, None for all. The reserved partition is
                 always read.
+            is_bare: leave the reserved partition out: a listing less, for those who count
+                objects and answer no question.
 
         Returns:
             The newest state that the store shows.
@@ -196,7 +201,7 @@ class Snapshots:
         wanted = None if experiment_ids is None else frozenset(experiment_ids)
         for _ in range(_MANIFEST_TRIES):
             try:
-                return self._take(wanted)
+                return self._take(wanted, is_bare=is_bare)
             except FileNotFoundError:  # a cold file: a newer manifest has come, without it
                 continue
         message = (
@@ -205,12 +210,13 @@ class Snapshots:
         )
         raise StorageError(message, url=self._fs.url)
 
-    def _take(self, wanted: frozenset[str] | None) -> Snapshot:
+    def _take(self, wanted: frozenset[str] | None, *, is_bare: bool) -> Snapshot:
+        listed = wanted if wanted is None or is_bare else wanted | {schema.RESERVED_PARTITION}
         # Listed before the manifest is read: a segment that is consumed and vacuumed in between
         # is then in the manifest; the other way round it would be in neither.
-        listing = self._list_log(wanted)
+        listing = self._list_log(listed)
         found = self._newest_manifest()
-        covers = self._cover(listing, found, wanted)
+        covers = self._cover(listing, found, listed)
         for _ in range(LISTINGS_AGAIN):
             doubtful = {stream.experiment_id for stream in self._doubtful(covers)}
             if not doubtful:
@@ -219,7 +225,7 @@ class Snapshots:
             kept = {stream: of for stream, of in listing.items() if stream[0] not in doubtful}
             listing = kept | fresh
             found = self._newest_manifest()
-            covers = self._cover(listing, found, wanted)
+            covers = self._cover(listing, found, listed)
         doubtful_streams = self._doubtful(covers)
         watermarks = self._watermarks_of(found, doubtful_streams)
         for stream in doubtful_streams:
@@ -228,11 +234,11 @@ class Snapshots:
         return self._snapshot(covers, found, wanted)
 
     def _list_log(self, wanted: frozenset[str] | None) -> _Listing:
-        """List the log of the experiments wanted, and of the reserved partition."""
+        """List the log of partitions, of all where `wanted` is None."""
         if wanted is None or len(wanted) > _PARTITION_LISTINGS:
             listing = _sort_out(self._fs.list(layout.LOG))
             return {stream: of for stream, of in listing.items() if _is_wanted(stream, wanted)}
-        return self._list_partitions(wanted | {schema.RESERVED_PARTITION})
+        return self._list_partitions(wanted)
 
     def _list_partitions(self, experiment_ids: Collection[str]) -> _Listing:
         listing: _Listing = {}
@@ -377,11 +383,7 @@ def _sort_out(entries: Iterable[Entry]) -> _Listing:
 
 
 def _is_wanted(stream: Stream, wanted: frozenset[str] | None) -> bool:
-    return (
-        wanted is None
-        or stream.experiment_id in wanted
-        or stream.experiment_id == schema.RESERVED_PARTITION
-    )
+    return wanted is None or stream.experiment_id in wanted
 
 
 def _cover(listed: Mapping[SegmentName, Entry], watermark: int) -> _Cover:

@@ -1,7 +1,7 @@
 """Compaction that starts by itself, in the background, so that nobody has to think of it.
 
-Whoever puts a new object says so; one in sixteen times it is looked whether so many are ripe
-that their experiment should be compacted. One thread of the process does it, one experiment at
+Whoever puts a new object says so; one in six times it is looked whether so many are ripe that
+their experiment should be compacted. One thread of the process does it, one experiment at
 a time, in small pieces with pauses between them. It never delays who asked, never raises, and
 may end at any instant: at the end of the process what is begun gets a few seconds, and the rest
 is left to the next process.
@@ -32,8 +32,19 @@ else:  # most processes never compact
     tending = lazy("runlake.upkeep.tending")
     work = lazy("runlake.upkeep.work")
 
-ONE_IN: Final = 16
-"""Of so many new objects one is followed by a look at the log."""
+ONE_IN: Final = 6
+"""Of so many new objects one is followed by a look at the log.
+
+Processes know nothing of each other, and each may put one object and end. That none of 128
+objects is followed by a look then has the probability (5/6)^128, which is below 1e-10.
+"""
+THOROUGH_ONE_IN: Final = 3
+"""Of so many looks one looks for rows of purged runs too, which costs far more."""
+MANY_LIVE: Final = 4096
+"""Above so many live segments, which are those of open writers, looks are as much rarer.
+
+A look has to list them all; so the listings of a day grow with the writers, not with their square.
+"""
 SEEN_SEGMENTS: Final = 256
 """A reader that sees more live segments of an experiment has it looked at."""
 END_S: Final = 5.0
@@ -54,11 +65,15 @@ _MERGE_BYTES: Final = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """An experiment that may be due; `tell` is None where a reader asks."""
+    """An experiment that may be due; `tell` is None where a reader asks.
+
+    `seen` is told how many live segments a look has shown.
+    """
 
     storage: Storage
     experiment_id: str
     tell: Callable[[str], None] | None
+    seen: Callable[[str, int], None]
 
     @property
     def key(self) -> tuple[str, str]:
@@ -200,7 +215,10 @@ class _Background:
                 pause=session.pause,
                 sleep=session.sleep,
             )
-            if compactor.is_due(task.experiment_id):
+            is_thorough = ids.jitter() * THOROUGH_ONE_IN < 1
+            live, is_due = compactor.look(task.experiment_id, is_thorough=is_thorough)
+            task.seen(task.experiment_id, live)
+            if is_due:
                 tending.tend(fs, compactor, task.experiment_id, lake=lake)
         except (Stopped, ConflictError):
             return
@@ -236,10 +254,11 @@ class Keeper:
         """
         self._storage, self._is_on, self._tell = storage, is_on, tell
         self._until_look: dict[str, int] = {}
+        self._live: dict[str, int] = {}
         self._seen_s: dict[str, float] = {}
 
     def put(self, experiment_id: str, count: int = 1, *, now: bool = True) -> None:
-        """Hear that new objects were put; one in sixteen times, have the log looked at.
+        """Hear that new objects were put; one in six times, have the log looked at.
 
         Called by one thread at a time.
 
@@ -251,12 +270,13 @@ class Keeper:
         if not self._is_on or not count:
             return
         left = self._until_look.get(experiment_id)
-        if left is None:  # where a process puts one object and ends, it looks 1 in 16 times
+        if left is None:  # where a process puts one object and ends, it looks 1 in 6 times
             left = int(ids.jitter() * ONE_IN)
         is_due = left < count
-        self._until_look[experiment_id] = (left - count) % ONE_IN
+        live = self._live.get(experiment_id, 0)
+        self._until_look[experiment_id] = (left - count) % every(live)
         if is_due:
-            _background.offer(_Task(self._storage, experiment_id, self._tell), now=now)
+            _background.offer(self._task(experiment_id, self._tell), now=now)
 
     def saw(self, snapshot: Snapshot) -> bool:
         """Hear what a reader saw; have experiments with many live segments looked at.
@@ -277,8 +297,20 @@ class Keeper:
             if count > SEEN_SEGMENTS and now_s >= again_s:
                 has_many = True
                 self._seen_s[experiment_id] = now_s + _SEEN_AGAIN_S
-                _background.offer(_Task(self._storage, experiment_id, None), now=True)
+                _background.offer(self._task(experiment_id, None), now=True)
         return has_many
+
+    def _task(self, experiment_id: str, tell: Callable[[str], None] | None) -> _Task:
+        return _Task(self._storage, experiment_id, tell, self._live.__setitem__)
+
+
+def every(live: int) -> int:
+    """Return after how many new objects of a process it looks again.
+
+    Args:
+        live: live segments of the experiment at the last look.
+    """
+    return max(ONE_IN, ONE_IN * live // MANY_LIVE)
 
 
 def take_over() -> Session | None:

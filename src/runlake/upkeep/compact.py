@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from runlake.errors import InvalidInputError
 from runlake.storage.snapshot import Snapshots
@@ -28,6 +28,18 @@ if TYPE_CHECKING:
 
 DUE_SEGMENTS: Final = 128
 """An experiment with more ripe segments is worth a compaction that nobody asked for."""
+
+
+class Look(NamedTuple):
+    """What a look at an experiment has shown.
+
+    Attributes:
+        live: its live segments, those of open writers too.
+        is_due: it should be compacted.
+    """
+
+    live: int
+    is_due: bool
 
 
 def shard_of(experiment_id: str, count: int) -> int:
@@ -93,22 +105,31 @@ class Compactor:
             each for each in found if shard is None or shard_of(each, shard[1]) == shard[0] - 1
         )
 
-    def is_due(self, experiment_id: str) -> bool:
+    def look(self, experiment_id: str, *, is_thorough: bool = True) -> Look:
         """Tell whether so many segments of an experiment are ripe that it should be compacted.
 
         The newest segment of a writer at work is not, however many writers there are. One that
         speaks of a purged run is enough: its bytes are to go.
 
+        Args:
+            experiment_id: the partition.
+            is_thorough: look for purged runs too; in a lake of which a run was purged this reads
+                the footer of each live segment.
+
+        Returns:
+            What was seen.
+
         Raises:
             StorageError: the store cannot be read.
             FormatError: the newest manifest is damaged, another lake's, or newer.
         """
-        snapshot = self._snapshots.take([experiment_id])
+        snapshot = self._snapshots.take([experiment_id], is_bare=True)
+        live, purged = snapshot.segments, snapshot.manifest.purged
         if ripe.count(self._fs, snapshot, experiment_id, most=DUE_SEGMENTS) > DUE_SEGMENTS:
-            return True
-        live = [each for each in snapshot.segments if each.name.experiment_id == experiment_id]
-        now_us, purged = snapshot.taken_us, snapshot.manifest.purged
-        return bool(purged) and is_stated(self._fs, live, purged, now_us=now_us)
+            return Look(len(live), is_due=True)
+        if not is_thorough or not purged:
+            return Look(len(live), is_due=False)
+        return Look(len(live), is_stated(self._fs, live, purged, now_us=snapshot.taken_us))
 
     def compact(self, experiment_id: str) -> Compacted:
         """Compact one experiment as far as its writers allow.

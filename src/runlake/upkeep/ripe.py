@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from runlake import schema
+from runlake import ids, schema
 from runlake.errors import FormatError
 from runlake.storage import segments
 from runlake.storage.filesystem import Range
@@ -24,7 +24,7 @@ QUIET_S: Final = 900
 """After so long without an object the last segment of an open writer is taken as well."""
 SEALED_BYTES: Final = 256 << 10
 """A segment of this length was sealed: its writer goes on behind it."""
-_LOOKED_INTO: Final = 64
+_LOOKED_INTO: Final = 32
 
 
 def is_settled(segment: LiveSegment, *, now_us: int) -> bool:
@@ -71,8 +71,10 @@ def count(fs: Filesystem, snapshot: Snapshot, experiment_id: str, *, most: int) 
     sure = len(live) - len(unsure)
     if sure > most or len(live) <= most:
         return sure
-    # In the order of their writers' ids, and so of their age: some of each age.
-    asked = unsure[:: -(-len(unsure) // _LOOKED_INTO)]
+    # In the order of their writers' ids, and so of their age: some of each age, and others each
+    # time, so that who looks next does not err alike.
+    each = -(-len(unsure) // _LOOKED_INTO)
+    asked = unsure[int(ids.jitter() * each) :: each]
     return sure + len(unsure) * _count_ended(fs, asked) // len(asked)
 
 

@@ -199,12 +199,11 @@ def _pairs_of(
             wanted, file.max_run
         ):
             continue
+        path = files.path(file)
         try:
-            with pq.ParquetFile(files.path(file), read_dictionary=columns[:2]) as opened:
+            with pq.ParquetFile(path, read_dictionary=columns[:2]) as opened:
                 for group in range(opened.num_row_groups):
                     yield from _pairs(opened.read_row_group(group, columns=columns))
-        except FileNotFoundError:
-            raise
         except (pa.ArrowException, OSError, ValueError) as error:
             message = f"{file.path}: the runs cannot be read: {error}"
             raise FormatError(message) from error
