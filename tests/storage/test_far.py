@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from runlake import ids, schema
-from runlake.storage import reader, segments
+from runlake.storage import footers, reader, segments
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.state import State, fact_schema, summary_schema
@@ -144,10 +144,10 @@ def test_long_footers_are_asked_for_at_once_after_a_few_have_told_how_long_they_
 
 def test_a_few_long_footers_do_not_make_all_others_dear() -> None:
     few, most, many = [400_000], [90_000] * 12, [90_000] * 12 + [3_000_000]
-    assert reader._reach(few, 16) == segments.TAIL_BYTES
-    assert 90_000 <= reader._reach(most, 16) <= 95_000
-    assert reader._reach(many, 16) == reader._reach(most, 16)
-    assert reader._reach([], 16) == segments.TAIL_BYTES
+    assert footers.reach_of(few, 16) == segments.TAIL_BYTES
+    assert 90_000 <= footers.reach_of(most, 16) <= 95_000
+    assert footers.reach_of(many, 16) == footers.reach_of(most, 16)
+    assert footers.reach_of([], 16) == segments.TAIL_BYTES
 
 
 @pytest.fixture

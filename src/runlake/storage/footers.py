@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
+# So many segments tell how long the footers of the others will be.
+SCOUTS: Final = 16
+# As many bytes come over one connection while another request would wait for its answer.
+_ROUND_TRIP_BYTES: Final = 512 << 10
 # Fewer footers are read sooner than threads have begun.
 _FEW: Final = 16
 _THREADS: Final = 4
@@ -53,6 +57,27 @@ class Part:
 def is_reserved(segment: LiveSegment) -> bool:
     """Tell whether a segment lies in the reserved partition."""
     return segment.name.experiment_id == schema.RESERVED_PARTITION
+
+
+def reach_of(longer: Sequence[int], asked: int) -> int:
+    """Choose how many last bytes of a segment to ask for.
+
+    Args:
+        longer: the lengths of the footers, in bytes, that a first request did not hold.
+        asked: how many segments were asked.
+
+    Returns:
+        The length by which those asked would have cost least, where a second request costs as
+        much as `_ROUND_TRIP_BYTES`; a little more, where that is longer than the first one.
+    """
+
+    def cost(reach: int) -> int:
+        again = sum(_ROUND_TRIP_BYTES + size for size in longer if size > reach)
+        return asked * reach + again
+
+    best = min({segments.TAIL_BYTES, *longer}, key=cost)
+    # Of the others, some are longer than any that was asked.
+    return best if best == segments.TAIL_BYTES else best + best // 32
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from runlake._lazy import lazy
 from runlake.errors import FormatError, NewerFormatError, RunlakeWarning
 from runlake.storage import arrays, ranges, rowobject, segments, tables
 from runlake.storage.compacted import CompactedState, read_state
-from runlake.storage.footers import Part, is_reserved, parse_all
+from runlake.storage.footers import SCOUTS, Part, is_reserved, parse_all, reach_of
 from runlake.storage.points import PointFiles, batches, expired
 from runlake.storage.standing import coded, standing
 from runlake.storage.states import StateRows, are_among
@@ -45,10 +45,6 @@ else:
 
 # A far object up to this size comes whole: its rows are then at hand, for the same round trip.
 _WHOLE_BYTES: Final = 256 << 10
-# So many segments tell how long the footers of the others will be.
-_SCOUTS: Final = 16
-# As many bytes come over one connection while another request would wait for its answer.
-_ROUND_TRIP_BYTES: Final = 512 << 10
 # Most files of states that are held open.
 _MAPPED_FILES: Final = 64
 # Ranges of one gather: enough to fill every connection, few enough to keep what has come if
@@ -129,12 +125,12 @@ class Reader:
             ]
         whole = [segment for segment in far if self._comes_whole(segment)]
         tailed = [segment for segment in far if not self._comes_whole(segment)]
-        scouts = tailed[:: max(1, len(tailed) // _SCOUTS)]
+        scouts = tailed[:: max(1, len(tailed) // SCOUTS)]
         asked = [(segment, segment.entry.size_bytes) for segment in whole]
         asked += [(segment, segments.TAIL_BYTES) for segment in scouts]
         longer = self._read_tails(asked)
         # Footers of one lake are much alike: what some needed, the others are asked for at once.
-        reach = _reach([size for _, size in longer], len(scouts))
+        reach = reach_of([size for _, size in longer], len(scouts))
         sent = {segment.entry.key for segment in scouts}
         rest = [(segment, reach) for segment in tailed if segment.entry.key not in sent]
         longer += self._read_tails(rest)
@@ -338,27 +334,6 @@ class Reader:
                 del self._parts[key]
         for key in self._states.keys() - snapshot.manifest.paths():
             del self._states[key]
-
-
-def _reach(longer: Sequence[int], asked: int) -> int:
-    """Choose how many last bytes of a segment to ask for.
-
-    Args:
-        longer: the lengths of the footers, in bytes, that a first request did not hold.
-        asked: how many segments were asked.
-
-    Returns:
-        The length by which those asked would have cost least, where a second request costs as
-        much as `_ROUND_TRIP_BYTES`; a little more, where that is longer than the first one.
-    """
-
-    def cost(reach: int) -> int:
-        again = sum(_ROUND_TRIP_BYTES + size for size in longer if size > reach)
-        return asked * reach + again
-
-    best = min({segments.TAIL_BYTES, *longer}, key=cost)
-    # Of the others, some are longer than any that was asked.
-    return best if best == segments.TAIL_BYTES else best + best // 32
 
 
 def _same_objects(one: Snapshot, other: Snapshot) -> bool:
