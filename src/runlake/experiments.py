@@ -225,7 +225,7 @@ class Experiments:
     def create(
         self,
         name: str,
-        artifact_location: str | None,
+        artifact_location: str | Callable[[str], str | None] | None,
         *,
         tags: Mapping[str, object] | None,
         time_us: int | None = None,
@@ -234,7 +234,8 @@ class Experiments:
 
         Args:
             name: 1 to 250 printable characters.
-            artifact_location: where artifacts lie if not in the lake.
+            artifact_location: where artifacts lie if not in the lake, or what tells that by its
+                id.
             tags: its first tags.
             time_us: when it was made, microseconds since 1970, if not now, as of an experiment
                 that comes from another tracker.
@@ -267,12 +268,13 @@ class Experiments:
                 return claim.experiment_id
         raise ConflictError(f"the name {name!r} is claimed by many at once. Try again.")
 
-    def rename(self, experiment_id: str, name: str) -> None:
+    def rename(self, experiment_id: str, name: str, *, time_us: int | None = None) -> None:
         """Give an experiment another name; the old one becomes free.
 
         Args:
             experiment_id: the experiment.
             name: the new name.
+            time_us: when, microseconds since 1970, if not now.
 
         Raises:
             NotFoundError: there is no such experiment.
@@ -292,7 +294,7 @@ class Experiments:
             if not self.storage.make_claim(claim):
                 message = f"experiment {name!r} was made by somebody else just now."
                 raise AlreadyExistsError(message, url=self.storage.url)
-        self._say([(experiment_id, schema.EXPERIMENT_RENAME, name, None, None)])
+        self._say([(experiment_id, schema.EXPERIMENT_RENAME, name, time_us, None)])
         self._known[experiment_id] = name
 
     def set_tags(self, experiment_id: str, tags: Mapping[str, object]) -> None:
@@ -334,25 +336,33 @@ class Experiments:
         self._require(experiment_id)
         self._say([(experiment_id, schema.EXPERIMENT_TAG, values.name("tag", key), None, None)])
 
-    def delete(self, experiment_id: str) -> None:
+    def delete(self, experiment_id: str, *, time_us: int | None = None) -> None:
         """Hide an experiment and keep everything in it; see `restore`.
 
+        Args:
+            experiment_id: the experiment.
+            time_us: when, microseconds since 1970, if not now.
+
         Raises:
             NotFoundError: there is no such experiment.
             StorageError: the store refused.
         """
         self._require(experiment_id)
-        self._say([(experiment_id, schema.EXPERIMENT_DELETE, "", None, None)])
+        self._say([(experiment_id, schema.EXPERIMENT_DELETE, "", time_us, None)])
 
-    def restore(self, experiment_id: str) -> None:
+    def restore(self, experiment_id: str, *, time_us: int | None = None) -> None:
         """Show a deleted experiment again; runs deleted one by one stay deleted.
 
+        Args:
+            experiment_id: the experiment.
+            time_us: when, microseconds since 1970, if not now.
+
         Raises:
             NotFoundError: there is no such experiment.
             StorageError: the store refused.
         """
         self._require(experiment_id)
-        self._say([(experiment_id, schema.EXPERIMENT_RESTORE, "", None, None)])
+        self._say([(experiment_id, schema.EXPERIMENT_RESTORE, "", time_us, None)])
 
     def _resolve(self, name: str) -> str:
         self.storage.ensure_lake()
@@ -444,16 +454,19 @@ def _claimed(ruling: Claim, url: str) -> Experiment:
 def _claim(
     name: str,
     before: Claim | None,
-    artifact_location: str | None,
+    artifact_location: str | Callable[[str], str | None] | None,
     tags: Mapping[str, str],
     *,
     experiment_id: str | None = None,
 ) -> Claim:
     """Return the claim that follows `before`: the first owner's id follows from the name."""
     derived = ids.derived_experiment_id(name) if before is None else ids.random_experiment_id()
+    experiment_id = experiment_id or derived
+    if callable(artifact_location):
+        artifact_location = artifact_location(experiment_id)
     return Claim(
         name=name,
-        experiment_id=experiment_id or derived,
+        experiment_id=experiment_id,
         time_us=clock.now_us(),
         user=user(),
         nonce=ids.new_nonce(),

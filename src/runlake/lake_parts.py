@@ -57,6 +57,19 @@ def experiments_of(lake: Lake) -> Experiments:
     return lake._experiments  # noqa: SLF001 - as above
 
 
+def writable_experiments_of(lake: Lake) -> Experiments:
+    """Return what `experiments_of` does, to change something.
+
+    Args:
+        lake: the lake.
+
+    Raises:
+        StateError: the lake is read-only.
+    """
+    lake._check_writable()  # noqa: SLF001 - as above
+    return experiments_of(lake)
+
+
 def rows_of(lake: Lake, run_id: str, *, experiment_id: str, experiment_name: str) -> RunRows:
     """Return what takes rows of a run that this process need not have begun.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -51,6 +52,42 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory, empty_database: Pa
     file.write_bytes(empty_database.read_bytes())
     with _calm(root):
         return track(f"sqlite:///{file}", file, root / "files")
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> Iterator[Tracked]:
+    """A tracking server in this process, over a database with the same runs."""
+    root = tmp_path_factory.mktemp("server")
+    file = root / "mlflow.db"
+    file.write_bytes(empty_database.read_bytes())
+    given = {
+        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{file}",
+        "_MLFLOW_SERVER_REGISTRY_STORE": f"sqlite:///{file}",
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(root / "served"),
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    with _calm(root), pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        from mlflow.server import app, handlers  # noqa: PLC0415 - takes seconds
+        from werkzeug.serving import make_server  # noqa: PLC0415 - as above
+
+        for name in ("_tracking_store", "_model_registry_store", "_artifact_repo"):
+            patch.setattr(handlers, name, None)
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        tracked = track(f"http://127.0.0.1:{server.port}", file, root / "files")
+        for name in [*given][:3]:  # it has its stores; others of this process get theirs
+            patch.delenv(name)
+        yield tracked
+        server.shutdown()
+        serving.join()
+        server.server_close()
 
 
 @contextmanager

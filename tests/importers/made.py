@@ -100,6 +100,11 @@ class MadeSource(Source):
             yield SourceFile(path, partial(_written, data), len(data))
 
 
+def whole(run: SourceRun) -> SourceRun:
+    """Return all of a run, of which a source may have said little yet."""
+    return run if run.read is None else run.read()
+
+
 def _written(data: bytes, folder: Path) -> Path:
     file = folder / "content"
     file.write_bytes(data)

@@ -18,6 +18,7 @@ class Tracked(NamedTuple):
         uri: the tracking URI.
         ids: runs by what the script calls them.
         model_id: a logged model.
+        lone_id: a logged model that no run made, version 1 of the registered model `lone`.
         made_ms: when MLflow made some things, milliseconds since 1970.
     """
 
@@ -26,6 +27,7 @@ class Tracked(NamedTuple):
     ids: dict[str, str]
     made_ms: dict[str, int]
     model_id: str
+    lone_id: str
 
 
 def track(uri: str, place: Path, files: Path) -> Tracked:
@@ -40,7 +42,10 @@ def track(uri: str, place: Path, files: Path) -> Tracked:
     from mlflow.tracking import MlflowClient  # noqa: PLC0415 - as above
 
     client = MlflowClient(uri, uri)
-    home = client.create_experiment("digits", f"{files.as_uri()}/digits", tags={"team": "vision"})
+    # A server hands files on: they lie where it says.
+    location = None if uri.startswith("http") else f"{files.as_uri()}/digits"
+    files.mkdir(exist_ok=True)
+    home = client.create_experiment("digits", location, tags={"team": "vision"})
     ids: dict[str, str] = {}
 
     def begin(name: str, experiment_id: str = home, **tags: str) -> str:
@@ -81,6 +86,7 @@ def track(uri: str, place: Path, files: Path) -> Tracked:
     client.log_model_artifact(model.model_id, str(weights))
     client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.READY)
     client.log_inputs(parent, models=[entities.LoggedModelInput(model.model_id)])
+    lone = _alone(client, home, str(weights))
     client.set_terminated(child, "FAILED", T_MS + 5000)
     client.set_terminated(parent, "FINISHED", T_MS + 9000)
     client.delete_run(begin("deleted"))
@@ -94,7 +100,21 @@ def track(uri: str, place: Path, files: Path) -> Tracked:
         "digits": client.get_experiment(home).creation_time,
         "net/3": client.get_model_version("net", "3").creation_timestamp,
     }
-    return Tracked(place, uri, ids, made_ms, model.model_id)
+    return Tracked(place, uri, ids, made_ms, model.model_id, lone)
+
+
+def _alone(client: Any, home: str, file: str) -> str:  # noqa: ANN401 - MLflow's
+    from mlflow import entities  # noqa: PLC0415 - as above
+
+    made = client.create_logged_model(home, "lone", tags={"of": "nobody"})
+    model_id: str = made.model_id
+    client.log_model_artifact(model_id, file)
+    client.finalize_logged_model(model_id, entities.LoggedModelStatus.READY)
+    client.create_registered_model("lone")
+    # Without a server MLflow would look for the model in its default store.
+    told = {"model_id": model_id} if client.tracking_uri.startswith("http") else {}
+    client.create_model_version("lone", made.artifact_location, **told)
+    return model_id
 
 
 def _register(client: Any, run_id: str, model_id: str) -> None:  # noqa: ANN401 - MLflow's
@@ -106,7 +126,8 @@ def _register(client: Any, run_id: str, model_id: str) -> None:  # noqa: ANN401 
             run_id,
             {"n": str(number)},
             description=f"v{number}",
-            model_id=model_id if number else None,
+            # A server takes no model with a source in a run.
+            model_id=model_id if number and not client.tracking_uri.startswith("http") else None,
         )
     client.delete_model_version("net", "2")
     client.set_registered_model_alias("net", "champion", "3")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +17,8 @@ import runlake
 from runlake import ids
 from runlake.errors import InvalidInputError, StateError
 from runlake.importers import bring_runs, import_from
-from runlake.importers.bring import EXPERIMENT_TAG
 from runlake.importers.facts import ids_of
+from runlake.importers.homes import EXPERIMENT_TAG
 from runlake.importers.source import Note, SourceEvent, SourceInput
 from runlake.lake import open_lake
 from runlake.settings import Settings
@@ -26,8 +29,10 @@ from runlake.writing import bulk, histograms
 from tests.importers.made import Made, MadeSource, counted, everything, points_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from runlake.importers.source import SourceRun
     from runlake.lake import Lake
 
 _T = 1_700_000_000_000_000
@@ -189,11 +194,70 @@ def test_version_that_is_known_spares_reading(tmp_path: Path) -> None:
     with _memory() as lake:
         bring_runs(MadeSource([made], tmp_path), lake)
         source = MadeSource([made], tmp_path)
-        assert bring_runs(source, lake).already == 1
+        report = bring_runs(source, lake)
+        assert (report.already, report.unread) == (1, 1)
         assert source.read == 0
         made.version = "2"
         assert bring_runs(source, lake).already == 1
         assert source.read == 1
+
+
+class _Waiting(MadeSource):
+    """A source that waits, when all was read and nothing written, until others are as far."""
+
+    def __init__(self, runs: list[Made], folder: Path, gate: threading.Barrier) -> None:
+        """Hold them."""
+        super().__init__(runs, folder)
+        self._gate = gate
+
+    def runs(self) -> Iterator[SourceRun]:
+        yield from super().runs()
+        self._gate.wait(20)
+
+
+@pytest.mark.parametrize("is_grown", [False, True])
+def test_the_same_source_imported_twice_at_once_comes_once(
+    tmp_path: Path, *, is_grown: bool
+) -> None:
+    made = [_full(number) for number in range(5)]
+    url = f"memory://{ids.new_nonce()}/lake"
+    with open_lake(url, refresh=0) as one, open_lake(url, refresh=0) as other:
+        if is_grown:
+            bring_runs(MadeSource(made, tmp_path), one)
+            for run in made:
+                run.points.append(("loss", 50, _T + 50, 0.5))
+                run.files["c.txt"] = b"more"
+        gate = threading.Barrier(2)
+        with ThreadPoolExecutor() as pool:
+            first, second = pool.map(
+                lambda lake: bring_runs(_Waiting(made, tmp_path, gate), lake), (one, other)
+            )
+        assert (first.problems, second.problems) == ([], [])
+        for run in made:
+            assert points_in(one, ids_of("made", run.id)) == counted(run.points)
+        assert one.sql("FROM histograms").height == len(made)
+        with open_lake(f"memory://{ids.new_nonce()}/lake", refresh=0) as alone:
+            bring_runs(MadeSource(made, tmp_path), alone)
+            assert everything(one) == everything(alone)
+
+
+def test_runs_that_somebody_else_brought_meanwhile_do_not_come_again(tmp_path: Path) -> None:
+    made = [_full(number) for number in range(3)]
+    url = f"memory://{ids.new_nonce()}/lake"
+
+    class Overtaken(MadeSource):
+        def runs(self) -> Iterator[SourceRun]:
+            yield from super().runs()
+            # Of one of them somebody brings more: it has grown in between.
+            grown = replace(made[2], points=[*made[2].points, ("loss", 50, _T, 0.5)])
+            with open_lake(url, refresh=0) as other:
+                bring_runs(MadeSource([made[0], grown], tmp_path), other)
+
+    with open_lake(url, refresh=0) as lake:
+        report = bring_runs(Overtaken(made, tmp_path), lake)
+        assert (report.problems, report.brought, report.already) == ([], 1, 1)
+        totals = [points_in(lake, ids_of("made", run.id)).total() for run in made]
+        assert totals == [5, 5, 6]
 
 
 def test_artifacts_that_stayed_away_come_when_they_are_asked_for(tmp_path: Path) -> None:

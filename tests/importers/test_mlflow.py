@@ -13,6 +13,8 @@ from runlake.importers import export_to, import_from
 from runlake.importers.mlflow_client import without_password
 from runlake.importers.source import SourceError
 from runlake.lake import open_lake
+from runlake.query.logged import read_linked
+from runlake.questions import ask
 from tests.importers.made import everything
 from tests.importers.mlflow_made import T_MS, Tracked
 
@@ -43,19 +45,24 @@ class Came(NamedTuple):
     tracked: Tracked
 
 
-@pytest.fixture(scope="module", params=["mlflow_folder", "mlflow_database"])
+@pytest.fixture(scope="module", params=["mlflow_folder", "mlflow_database", "mlflow_server"])
 def came(request: pytest.FixtureRequest) -> Iterator[Came]:
     """The same runs from each of MLflow's stores, in a lake of their own."""
     tracked: Tracked = request.getfixturevalue(request.param)
     with _memory() as lake:
-        yield Came(lake, import_from("mlflow", str(tracked.place), lake), tracked)
+        yield Came(lake, import_from("mlflow", _source(tracked), lake), tracked)
+
+
+def _source(tracked: Tracked) -> str:
+    return tracked.uri if tracked.uri.startswith("http") else str(tracked.place)
 
 
 def test_mlflow_store_comes_whole(came: Came) -> None:
     lake, report, tracked = came
     assert report.is_exact, (report.problems, report.losses)
-    assert (report.brought, report.checked, report.models, report.versions) == (5, 5, 1, 2)
-    assert (report.points, report.artifacts, report.inputs) == (44, 3, 1)
+    assert (report.brought, report.checked, report.models, report.versions) == (5, 5, 2, 3)
+    assert (report.points, report.artifacts, report.inputs) == (44, 4, 1)
+    assert report.logged_models == 2
     child, parent = tracked.ids["child"], tracked.ids["parent"]
     record = lake.get_run(child)
     assert record.info.run_name == "child"
@@ -84,10 +91,20 @@ def test_mlflow_store_comes_whole(came: Came) -> None:
 def test_logged_models_come_with_files_and_measures(came: Came) -> None:
     lake, model_id, child = came.lake, came.tracked.model_id, came.tracked.ids["child"]
     rows = lake.sql(
-        "SELECT model_id, name, source_run_id, status, params, tags, metrics FROM logged_models"
+        "SELECT model_id, name, source_run_id, status, params, "
+        "map_from_entries(list_filter(map_entries(tags), lambda of: of.key NOT LIKE 'mlflow.%')), "
+        "metrics FROM logged_models ORDER BY name DESC"
     ).rows()
-    assert [row[:4] for row in rows] == [(model_id, "net", child, "READY")]
-    assert [list(map(dict, row[4:])) for row in rows] == [[{"p": "2"}, {"t": "1"}, {"val/f1": 0.5}]]
+    lone_id = came.tracked.lone_id
+    assert [row[:4] for row in rows] == [
+        (model_id, "net", child, "READY"),
+        (lone_id, "lone", None, "READY"),
+    ]
+    assert [list(map(dict, row[4:])) for row in rows] == [
+        [{"p": "2"}, {"t": "1"}, {"val/f1": 0.5}],
+        [{}, {"of": "nobody"}, {}],
+    ]
+    assert (lake.registry.download("models:/lone/1") / "weights.bin").read_bytes() == b"weights"
     file = lake.artifacts.download(child, f"_models/{model_id}/weights.bin")
     assert file.read_bytes() == b"weights"
     said = lake.sql("SELECT run_id, kind, key FROM events WHERE kind IN ('output', 'model_input')")
@@ -134,7 +151,7 @@ def test_registered_models_keep_numbers_aliases_stages_and_times(came: Came) -> 
 
 def test_import_again_changes_nothing(came: Came) -> None:
     before = everything(came.lake)
-    report = import_from("mlflow", str(came.tracked.place), came.lake)
+    report = import_from("mlflow", _source(came.tracked), came.lake)
     assert (report.already, report.points, report.models, report.versions) == (5, 0, 0, 0)
     assert report.is_exact
     assert everything(came.lake) == before
@@ -202,6 +219,44 @@ def test_password_of_an_address_is_not_told() -> None:
     assert without_password("sqlite:///x.db") == "sqlite:///x.db"
 
 
+def _models(lake: Lake) -> list[object]:
+    """Return what a lake says of models, but for ids and times, which MLflow gives anew."""
+    registry = lake.registry
+    logged = lake.sql(
+        "SELECT m.name, m.model_type, m.status, m.params, m.metrics, m.tags['of'], m.tags['t'], "
+        "r.run_name FROM logged_models m LEFT JOIN runs r ON r.run_id = m.source_run_id "
+        "ORDER BY m.name"
+    ).rows()
+    names = dict(lake.sql("SELECT model_id, name FROM logged_models").rows())
+    runs = dict(lake.sql("SELECT run_id, run_name FROM runs").rows())
+    linked = ask(lake, lambda query: read_linked(query, list(runs)))
+    links = sorted(
+        (
+            str(runs[run_id]),
+            [names[each] for each in found.inputs],
+            [(names[each], step) for each, step in found.outputs],
+        )
+        for run_id, found in linked.items()
+    )
+    registered = [
+        (
+            version.name,
+            version.version,
+            version.description,
+            version.tags,
+            version.current_stage,
+            version.aliases,
+            None if version.run_id is None else lake.get_run(version.run_id).info.run_name,
+        )
+        for version in registry.search_model_versions(max_results=None)
+    ]
+    models = [
+        (model.name, model.description, model.tags.get("a"), model.aliases)
+        for model in registry.search_registered_models(max_results=None)
+    ]
+    return [logged, links, sorted(registered, key=str), models]
+
+
 def test_runs_go_out_to_mlflow_and_come_back_the_same(
     mlflow_folder: Tracked, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,10 +267,14 @@ def test_runs_go_out_to_mlflow_and_come_back_the_same(
         import_from("mlflow", str(mlflow_folder.place), lake)
         report = export_to("mlflow", uri, lake)
         assert report.problems == []
-        assert (report.brought, report.points, report.artifacts) == (5, 44, 3)
+        assert (report.brought, report.points, report.artifacts) == (5, 44, 4)
+        assert (report.logged_models, report.models, report.versions) == (2, 2, 3)
         again = export_to("mlflow", uri, lake)
-        assert (again.already, again.points, again.problems) == (5, 0, [])
+        assert (again.already, again.points, again.artifacts, again.problems) == (5, 0, 0, [])
+        assert (again.logged_models, again.models, again.versions) == (0, 0, 0)
         assert import_from("mlflow", uri, back).problems == []
+        assert [_models(each) for each in (lake, back)] == [_models(lake)] * 2
+        assert (back.registry.download("models:/lone/1") / "weights.bin").read_bytes() == b"weights"
         found = [
             lake.sql(
                 "SELECT key, step, timestamp, CAST(value AS VARCHAR) FROM metrics ORDER BY ALL"
@@ -266,3 +325,49 @@ def test_run_that_is_half_out_or_has_grown_gets_the_rest(
             import_from("mlflow", uri, back)
             rows = back.sql("SELECT step, value FROM metrics WHERE key = 'loss' ORDER BY 1").rows()
             assert rows == [(0, 1.0), (1, 0.5)]
+
+
+def test_registry_goes_out_under_its_numbers_and_is_brought_up_to_date(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415 - takes seconds
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, tmp_path / "out.db")
+    uri = f"sqlite:///{tmp_path}/out.db"
+    client = MlflowClient(uri, uri)
+    with _memory() as lake:
+        with lake.start_run("a", experiment="one") as run:
+            run.log_text("w", "net/w.txt")
+        registry = lake.registry
+        registry.create_registered_model("net", description="a net")
+        for number in (1, 2, 3):
+            registry.create_model_version(
+                "net", f"runs:/{run.run_id}/net", run_id=run.run_id, tags={"n": str(number)}
+            )
+        registry.delete_model_version("net", 2)
+        registry.set_registered_model_alias("net", "champion", 3)
+        first = export_to("mlflow", uri, lake)
+        assert (first.problems, first.models, first.versions) == ([], 1, 2)
+        there = {int(each.version): each for each in client.search_model_versions("name='net'")}
+        assert sorted(there) == [1, 3]
+        made = there[1].run_id
+        assert (there[1].source, there[1].tags) == (f"runs:/{made}/net", {"n": "1"})
+        assert client.get_run(made).data.tags["runlake.run_id"] == run.run_id
+
+        registry.create_model_version("net", f"runs:/{run.run_id}/net", run_id=run.run_id)
+        registry.set_registered_model_alias("net", "champion", 4)
+        registry.transition_model_version_stage("net", 1, "Archived")
+        registry.delete_model_version("net", 3)
+        second = export_to("mlflow", uri, lake)
+        assert (second.problems, second.versions) == ([], 1)
+        assert "version that the lake deleted stays there" in {each.what for each in second.losses}
+        assert client.get_model_version_by_alias("net", "champion").version in {4, "4"}
+        assert client.get_model_version("net", "1").current_stage == "Archived"
+
+        client.delete_model_version("net", "1")
+        third = export_to("mlflow", uri, lake)
+        assert (third.problems, third.versions) == ([], 0)
+        assert "version that was deleted there" in {each.what for each in third.losses}
+        some = export_to("mlflow", uri, lake, run_ids=[run.run_id])
+        assert any("registered models stay" in each.what for each in some.losses)

@@ -22,6 +22,7 @@ from runlake.importers.source import SourceError
 from runlake.importers.tensorboard import open_source
 from runlake.importers.tfevents import EventFile, masked_crc
 from runlake.lake import open_lake
+from tests.importers.made import whole
 from tests.importers.wired import event, event_file, field, plugin, single, tensor, varint
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _write(folder: Path, *events: bytes, name: str = "events.out.tfevents.1.host
 
 
 def _only(folder: Path) -> SourceRun:
-    (run,) = open_source(str(folder)).runs()
+    (run,) = map(whole, open_source(str(folder)).runs())
     return run
 
 
@@ -95,7 +96,7 @@ def test_second_import_brings_nothing_and_a_run_that_grew_its_new_points(
     _write(tmp_path / "a", *(_scalar(step, 1.0) for step in range(3)))
     first = import_from("tensorboard", str(tmp_path), lake)
     again = import_from("tensorboard", str(tmp_path), lake)
-    assert (first.points, again.already, again.points) == (3, 1, 0)
+    assert (first.points, again.unread, again.points) == (3, 1, 0)
     _write(tmp_path / "a", *(_scalar(step, 1.0) for step in range(5)))
     grown = import_from("tensorboard", str(tmp_path), lake)
     assert (grown.grown, grown.points, grown.problems) == (1, 2, [])
@@ -220,8 +221,8 @@ def test_values_of_any_content_are_read_or_refused_as_damaged(
     with TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder, event(1, field(1, "t") + value + plugin(plugin_name, content)))
-        run = _only(folder)
         with contextlib.suppress(SourceError):
+            run = _only(folder)
             list(run.points())
             list(run.events())
             for number, file in enumerate(run.artifacts()):

@@ -17,6 +17,7 @@ from runlake.importers import import_from
 from runlake.importers.source import SourceError
 from runlake.importers.trackio import open_source
 from runlake.lake import open_lake
+from tests.importers.made import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,7 @@ def test_second_import_brings_nothing_and_a_run_that_grew_its_new_points(
 ) -> None:
     import_from("trackio", str(folder), lake)
     again = import_from("trackio", str(folder), lake)
-    assert (again.already, again.points) == (2, 0)
+    assert (again.already, again.unread, again.points) == (2, 2, 0)
     with _opened(folder / "digits.db") as connection:
         connection.execute(
             "INSERT INTO metrics (run_id, timestamp, run_name, step, metrics) SELECT run_id, "
@@ -106,7 +107,7 @@ def test_second_import_brings_nothing_and_a_run_that_grew_its_new_points(
         )
     connection.close()
     grown = import_from("trackio", str(folder), lake)
-    assert (grown.already, grown.grown, grown.points, grown.problems) == (1, 1, 1, [])
+    assert (grown.unread, grown.grown, grown.points, grown.problems) == (1, 1, 1, [])
 
 
 @pytest.mark.parametrize("is_live", [False, True])
@@ -139,7 +140,7 @@ def test_database_from_before_runs_had_ids_is_read_by_name(tmp_path: Path) -> No
             "INSERT INTO metrics VALUES (1, '2025-01-01T00:00:00', 'a', 0, '{\"loss\": 1}')"
         )
     connection.close()
-    (run,) = open_source(str(tmp_path / "old.db")).runs()
+    (run,) = map(whole, open_source(str(tmp_path / "old.db")).runs())
     assert (run.name, run.source_id) == ("a", "old/a")
     assert run.start_us == 1_735_689_600_000_000
 

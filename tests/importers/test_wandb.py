@@ -26,6 +26,7 @@ from runlake.importers.source import SourceError
 from runlake.importers.wandb import open_source
 from runlake.importers.wandb_log import RecordLog
 from runlake.lake import open_lake
+from tests.importers.made import whole
 from tests.importers.wired import (
     exit_record,
     field,
@@ -58,7 +59,7 @@ def _curve(lake: Lake, key: str) -> list[tuple[int, float]]:
 
 
 def _only(source: Path, experiment: str | None = None) -> SourceRun:
-    (run,) = open_source(str(source), experiment=experiment).runs()
+    (run,) = map(whole, open_source(str(source), experiment=experiment).runs())
     return run
 
 
@@ -123,7 +124,7 @@ def test_everything_that_is_not_as_it_was_is_named(lake: Lake) -> None:
 def test_second_import_brings_nothing(lake: Lake) -> None:
     import_from("wandb", str(_REAL), lake)
     again = import_from("wandb", str(_REAL), lake)
-    assert (again.brought, again.already, again.points) == (0, 1, 0)
+    assert (again.brought, again.unread, again.points) == (0, 1, 0)
 
 
 def test_log_that_is_cut_anywhere_ends_before_the_cut_and_says_so(tmp_path: Path) -> None:
@@ -297,8 +298,8 @@ def test_records_of_any_content_are_read_or_refused_as_damaged(
         folder = offline_run(
             Path(name), [run_record(), field(number, content), field(2, b"".join(items))]
         )
-        run = _only(folder)
         with contextlib.suppress(SourceError):
+            run = _only(folder)
             list(run.points())
             list(run.events())
             for count, file in enumerate(run.artifacts()):
@@ -354,7 +355,7 @@ def test_download_of_a_chart_gives_a_run_for_each_curve_and_says_that_it_is_thin
         '"Step","svm - 1 - loss","svm - 1 - loss__MIN","svm - 1 - loss__MAX","svm-2 - loss"\n'
         '"0","1.0","0.9","1.1","2.0"\n"1","0.5","","",""\n'
     )
-    runs = {run.name: run for run in open_source(str(tmp_path)).runs()}
+    runs = {run.name: whole(run) for run in open_source(str(tmp_path)).runs()}
     assert _points(runs["svm - 1"]) == [("loss", 0, 1.0), ("loss", 1, 0.5)]
     assert _points(runs["svm-2"]) == [("loss", 0, 2.0)]
     notes = " ".join(note.what for note in runs["svm-2"].notes())

@@ -42,6 +42,7 @@ MAY_CATCH_ALL = {
     ("system/sampler.py", "_sample"): "one reading that fails must not keep the others",
     ("system/sampler.py", "_serve"): "training goes on, and so do the samples of other runs",
     ("storage/ioloop.py", "task"): "hands every failure over to the thread that asked",
+    ("storage/source.py", "_serve"): "hands every failure over to the thread that feeds it",
     ("storage/objectfs.py", "_try"): "each store's library has errors of its own",
     ("storage/objectfs.py", "_put_absent"): "any error may hide that the object was written",
     ("storage/plainfs.py", "_ask"): "each store's library has errors of its own",

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runlake.errors import FormatError
 from runlake.mlflow_plugin import uris
 from runlake.mlflow_plugin.lakes import lake_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runlake.lake import Lake
     from runlake.mlflow_plugin.artifacts import LakeArtifactRepository
 
@@ -190,6 +193,69 @@ def test_what_is_not_there_is_said_so(store_uri: str, folder: Path, tmp_path: Pa
     assert repo.get_local_path("a.txt") is None
 
 
+@pytest.mark.filesystems("local")
+def test_clients_that_look_for_mlflows_words_find_them(
+    store_uri: str, folder: Path, tmp_path: Path
+) -> None:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - slow
+
+    end_run(store_uri)
+    repo = repository(store_uri, EXPERIMENT, RUN)
+    repo.log_artifacts(folder)
+    told: dict[str, list[Callable[[], object]]] = {
+        "No such artifact": [
+            lambda: repo.download_artifacts("none.txt"),
+            lambda: repo.get_local_path("none.txt"),
+            lambda: repo._download_file("none.txt", tmp_path / "x"),
+        ],
+        "Invalid path": [lambda: repo.download_artifacts("/a.txt")],
+        "must be a directory": [lambda: repo.download_artifacts("", str(folder / "a.txt"))],
+        "refers to a directory": [lambda: repo.get_local_path("b")],
+    }
+    for words, calls in told.items():
+        for call in calls:
+            with pytest.raises(MlflowException, match=words):
+                call()
+
+
+@pytest.mark.filesystems("local")
+def test_a_link_in_a_lakes_folder_leads_nobody_out_of_the_run(
+    store_uri: str, folder: Path, tmp_path: Path
+) -> None:
+    lake = end_run(store_uri)
+    repo = repository(store_uri, EXPERIMENT, RUN)
+    repo.log_artifact(folder / "a.txt")
+    place = repo.get_local_path("a.txt")
+    assert place is not None
+    secret = tmp_path / "secret" / "key"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    Path(place).with_name("out").symlink_to(secret.parent)
+    Path(place).with_name("key").symlink_to(secret)
+    target = tmp_path / "target"
+    target.mkdir()
+    for path in ("out/key", "key"):
+        for call in (repo.download_artifacts, repo.get_local_path, repo.delete_artifacts):
+            with refusal("INTERNAL_ERROR"):
+                call(path)
+        with refusal("INTERNAL_ERROR"):
+            repo._download_file(path, target / "key")
+        with pytest.raises(FormatError):
+            lake.artifacts.open(RUN, path)
+    with refusal("INTERNAL_ERROR"):
+        repo.list_artifacts("out")
+    with refusal("INTERNAL_ERROR"):
+        repo.download_artifacts("", str(target))
+    assert (files(target), secret.read_text()) == ([], "secret")
+    # The run's own folder may be one: it may have gone to a larger disk.
+    home = Path(place).parent
+    for name in ("out", "key"):
+        (home / name).unlink()
+    home.rename(tmp_path / "larger")
+    home.symlink_to(tmp_path / "larger")
+    assert Path(repo.download_artifacts("a.txt")).read_text() == "content of a.txt"
+
+
 AWAY: Final = ("..", "../x", "a/../../x", "/x", "a//b", "a/./b", "./a", "a\\b", "a\0b", "a\nb")
 
 
@@ -241,6 +307,21 @@ def test_an_address_that_is_no_lakes_is_refused(uri: str) -> None:
 
     with refusal("INVALID_PARAMETER_VALUE"):
         LakeArtifactRepository(uri)
+
+
+@pytest.mark.filesystems("memory")
+def test_an_address_with_a_path_behind_it_is_still_one(store_uri: str, folder: Path) -> None:
+    from mlflow.utils.uri import append_to_uri_path  # noqa: PLC0415 - slow
+
+    end_run(store_uri)
+    repository(store_uri, EXPERIMENT, RUN).log_artifact(folder / "b" / "c.txt", "b")
+    for root in (uris.artifact_uri("runlake:///lake"), uris.artifact_uri(store_uri)):
+        assert append_to_uri_path(root, "e", "r") == f"{root}/e/r"
+    # A dot is the folder itself, as in a folder of the local disk.
+    same = repository(store_uri, EXPERIMENT, RUN, ".", "b")
+    assert listed(same, ".") == listed(same) == [("c.txt", False, 18)]
+    there = Path(same.download_artifacts("."))
+    assert [file.read_text() for file in files(there)] == ["content of b/c.txt"]
 
 
 # What MLflow's repositories can do, and what of it is not the base class's here.

@@ -15,7 +15,8 @@ from runlake.mlflow_plugin.uris import lake_url as url_of
 from tests.mlflow_plugin.calls import next_ms, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 pytestmark = [pytest.mark.filterwarnings("ignore:::mlflow"), pytest.mark.filesystems("local")]
 
@@ -124,6 +125,55 @@ def test_artifact_locations_are_kept_or_follow_from_the_root(store: TrackingStor
     assert store.get_run(run.run_id).info.artifact_uri == f"{direct}/{run.run_id}"
     found, _ = store._search_runs([plain], "", ViewType.ALL, 10, None, None)
     assert [each.info.artifact_uri for each in found] == [f"{direct}/{run.run_id}"]
+
+
+@pytest.mark.filesystems("memory")
+def test_what_is_made_below_a_root_elsewhere_is_found_there_by_everybody(
+    store: TrackingStore,
+) -> None:
+    from runlake.mlflow_plugin.registry import RegistryStore  # noqa: PLC0415 - slow
+
+    old = store.create_experiment("old")
+    elsewhere = TrackingStore(store.store_uri, "s3://bucket/root?region=eu")
+    made = elsewhere.create_experiment("made")
+    run = elsewhere.create_run(made, user_id="ann", start_time=0, tags=[], run_name="a").info
+    default = elsewhere.create_run("0", user_id="ann", start_time=0, tags=[], run_name="b").info
+    model = elsewhere.create_logged_model(made, source_run_id=run.run_id)
+    served = TrackingStore(store.store_uri, "mlflow-artifacts:/")
+    root = f"s3://bucket/root/{made}"
+    # As in MLflow's own store: what lists the run must not meet its models.
+    place = f"{root}/models/{model.model_id}/artifacts?region=eu"
+    for each in (elsewhere, store, served):
+        assert each.get_experiment(made).artifact_location == f"{root}?region=eu"
+        where = each.get_run(run.run_id).info.artifact_uri
+        assert where == run.artifact_uri == f"{root}/{run.run_id}/artifacts?region=eu"
+        where = each.get_run(default.run_id).info.artifact_uri
+        assert where == f"s3://bucket/root/0/{default.run_id}/artifacts?region=eu"
+        assert each.get_logged_model(model.model_id).artifact_location == place
+    # The root is for what is new.
+    assert elsewhere.get_experiment(old).artifact_location == f"{store.store_uri}/@artifacts/{old}"
+    registry = RegistryStore(store.store_uri)
+    registry.create_registered_model("digits")
+    version = registry.create_model_version("digits", f"models:/{model.model_id}", None).version
+    assert registry.get_model_version_download_uri("digits", version) == place
+
+
+@pytest.mark.filesystems("memory")
+def test_models_of_a_server_whose_artifacts_go_elsewhere_do_not_lie_in_runs(
+    store: TrackingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = store.create_experiment("made")
+    run = store.create_run(made, user_id="ann", start_time=0, tags=[], run_name="a").info
+    home = f"mlflow-artifacts:/{made}"
+    inside = f"{home}/{run.run_id}/artifacts/_models"
+    for destination, place in (
+        ("/srv/files", f"{home}/models/{{}}/artifacts"),
+        (f"{store.store_uri}/@artifacts", f"{inside}/{{}}"),
+    ):
+        monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", destination)
+        served = TrackingStore(store.store_uri, "mlflow-artifacts:/")
+        model = served.create_logged_model(made, source_run_id=run.run_id)
+        assert model.artifact_location == place.format(model.model_id)
 
 
 @pytest.mark.parametrize("name", ["", None, 5, "x" * 501, "x" * 251])
@@ -278,3 +328,74 @@ def test_page_size_that_mlflow_refuses_is_refused(
 ) -> None:
     code, text = refused(lambda: store.search_experiments(max_results=max_results))
     assert (code, said in text) == (INVALID, True)
+
+
+def test_id_that_can_be_none_is_refused_and_ids_that_runs_brought_are_found(
+    store: TrackingStore,
+) -> None:
+    url = url_of(store.store_uri)
+    with runlake.open(url) as lake, lake.start_run(experiment_id="my-own.id") as run:
+        pass
+    searches: list[Callable[[str], Any]] = [
+        lambda home: list(store.search_runs([home], "", ViewType.ALL)),
+        lambda home: store._search_datasets([home]),
+        lambda home: list(store.search_logged_models([home])),
+    ]
+    for wrong in ("12abc", "not-a-number"):
+        for call in (*searches, store.get_experiment, store.delete_experiment):
+            code, text = refused(partial(call, wrong))
+            assert code == INVALID
+            assert text.startswith(f"Invalid experiment ID '{wrong}'. ")
+    assert [refused(partial(call, ""))[0] for call in searches] == [INVALID] * 3
+    assert [call("-77") for call in searches] == [[], [], []]
+    found = store.search_runs(["my-own.id"], "", ViewType.ALL)
+    assert [each.info.run_id for each in found] == [run.run_id]
+    assert store.get_experiment("my-own.id").name == "my-own.id"
+
+
+def test_order_by_id_is_the_order_in_which_experiments_were_made(store: TrackingStore) -> None:
+    made = ["b", "c", "a"]
+    make(store, *made)
+    assert names(store.search_experiments(order_by=["experiment_id"])) == ["Default", *made]
+    found = store.search_experiments(order_by=["experiment_id DESC"])
+    assert names(found) == [*made[::-1], "Default"]
+    # Whatever is said of it, and when, the default one is the oldest, as where MLflow makes it.
+    store.create_run(store.DEFAULT_EXPERIMENT_ID, "me", None, [], None)
+    store.set_experiment_tag("0", ExperimentTag("a", "b"))
+    assert names(TrackingStore(store.store_uri).search_experiments())[-1] == "Default"
+
+
+def test_times_of_an_experiment_are_of_the_clock_that_mlflow_reads(
+    store: TrackingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(second: int, change: Callable[[], Any]) -> Any:  # noqa: ANN401 - what MLflow's gives
+        with monkeypatch.context() as patched:
+            patched.setattr("time.time", lambda: second)
+            return change()
+
+    home = at(5, partial(store.create_experiment, "old"))
+    times = [(each.creation_time, each.last_update_time) for each in [store.get_experiment(home)]]
+    for second, change in enumerate(
+        [
+            partial(store.rename_experiment, home, "older"),
+            partial(store.delete_experiment, home),
+            partial(store.restore_experiment, home),
+        ],
+        start=6,
+    ):
+        at(second, change)
+        found = store.get_experiment(home)
+        times.append((found.creation_time, found.last_update_time))
+    assert times == [(5000, 5000), (5000, 6000), (5000, 7000), (5000, 8000)]
+    assert names(store.search_experiments(filter_string="last_update_time = 8000")) == ["older"]
+
+
+def test_local_artifact_root_is_resolved_when_the_store_is_made(
+    store: TrackingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rooted = TrackingStore(store.store_uri, "some/folder")
+    monkeypatch.chdir("/")
+    home = rooted.create_experiment("rooted")
+    place = rooted.get_experiment(home).artifact_location
+    assert place == f"{tmp_path}/some/folder/{home}"

@@ -86,6 +86,13 @@ def test_data_set_that_a_run_has_stays_as_it_was_said_first(
     assert read(store, run_id).dataset_inputs == [first, other]
 
 
+@pytest.mark.filesystems("memory")
+def test_tags_of_an_input_come_by_key(store: TrackingStore, run_id: str) -> None:
+    store.log_inputs(run_id, [used(dataset(), "training", z="1", a="2")])
+    (found,) = read(store, run_id).dataset_inputs
+    assert [tag.key for tag in found.tags] == ["a", MLFLOW_DATASET_CONTEXT, "z"]
+
+
 def test_data_sets_of_many_runs_are_read_at_once(store: TrackingStore, experiment_id: str) -> None:
     runs = [make_run(store, experiment_id) for _ in range(3)]
     for digest, run_id in enumerate(runs[:2]):
@@ -101,7 +108,8 @@ def test_data_sets_of_many_runs_are_read_at_once(store: TrackingStore, experimen
 
 
 def test_schema_and_profile_are_there_after_compaction(store: TrackingStore, run_id: str) -> None:
-    given = [used(dataset(), "training")]
+    # A schema of MLflow's greatest length; a profile may be longer yet.
+    given = [used(dataset(schema="s" * 1_048_575, profile="p" * 1_048_577), "training")]
     store.log_inputs(run_id, given)
     store.lake.close()
     with runlake.open(url_of(store.store_uri)) as lake:
@@ -141,7 +149,7 @@ def test_models_that_a_run_read_and_made_come_back(
         used(dataset("n" * 501)),
         used(dataset(digest="d" * 37)),
         used(dataset(source="s" * 65_536)),
-        used(dataset(schema="s" * 300_000)),
+        used(dataset(schema="s" * 1_048_576)),
         used(dataset(), k="v" * 501),
         used(dataset("a\nb")),
         DatasetInput(dataset(), [InputTag("k" * 256, "v")]),

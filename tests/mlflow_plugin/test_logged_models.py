@@ -173,8 +173,16 @@ def test_tags_and_params_are_added_and_only_tags_change(
     param = LoggedModelParameter("p", "1")
     store.log_logged_model_params(made, [param, LoggedModelParameter("q", "2")])
     store.log_logged_model_params(made, [param])
-    changed = [LoggedModelParameter("p", "5")]
-    assert refused(lambda: store.log_logged_model_params(made, changed))[0] == INVALID
+    long = "k" * 256
+    for wrong, said in (("p", "Changing"), (None, "key name must be"), (long, "exceeds the max")):
+        params = [LoggedModelParameter(wrong, "5")]
+        code, text = refused(partial(store.log_logged_model_params, made, params))
+        assert (code, said in text) == (INVALID, True)
+    tags = [LoggedModelTag(None, "x")]
+    assert "Missing value" in refused(lambda: store.set_logged_model_tags(made, tags))[1]
+    # What only runs of MLflow refuse is fine for models there, and here.
+    store.set_logged_model_tags(made, [LoggedModelTag("b c", "3"), LoggedModelTag("a!", "4")])
+    store.delete_logged_model_tag(made, "a!")
     assert store.get_logged_model(made).params == {"p": "1", "q": "2"}
     store.set_model_versions_tags("digits", "1", made)
     store.set_model_versions_tags("digits", "2", made)
@@ -313,6 +321,9 @@ def test_filters_of_a_search_are_mlflows(
         f"source_run_id = '{run_id}'": ["Ab"],
         f"model_id = '{a.model_id}'": ["a"],
         "status = 'READY'": ["Ab"],
+        # MLflow's database has these words as numbers, and its own filters compare those.
+        "status = '2'": ["Ab"],
+        "status IN ('1', 'FAILED')": ["a"],
         "params.C = '1'": ["a"],
         "params.C LIKE '1%' AND tags.`team x` = 'vision'": ["a"],
         "tags.nobody = 'x'": [],
@@ -377,7 +388,10 @@ def test_order_of_a_search_is_mlflows_and_those_without_a_value_come_last(
     assert order("source_run_id") == "cba"
     for field in ("params.a", "nobody"):
         assert refused(partial(order, field))[0] == INVALID
-    assert refused(lambda: store.search_logged_models(["0"], order_by=[{}]))[0] == INVALID
+    wrong: Any
+    for wrong, said in (({}, "`field_name`"), ("name", "a list of dictionaries")):
+        code, text = refused(partial(store.search_logged_models, ["0"], order_by=[wrong]))
+        assert (code, said in text) == (INVALID, True)
 
     def on(*datasets: dict[str, str], filter_string: str | None = None) -> str:
         found = store.search_logged_models(

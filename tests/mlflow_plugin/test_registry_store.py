@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from runlake.mlflow_plugin import uris
+import runlake
+from runlake.mlflow_plugin import tracking_store, uris
 from runlake.mlflow_plugin.lakes import lake_of
 
 if TYPE_CHECKING:
@@ -61,8 +62,12 @@ def test_what_is_not_there_is_said_in_mlflows_words_with_what_is(store: Registry
     for version in (0, -1, 10**10):
         with refusal(gone, "not found"):
             store.get_model_version("digits", version)
-    with refusal("INVALID_PARAMETER_VALUE"):
-        store.get_model_version("digits", "one")
+    wrong: Any
+    for wrong in ("one", None):
+        with refusal("INVALID_PARAMETER_VALUE", "must be an integer"):
+            store.get_model_version("digits", wrong)
+    with refusal("RESOURCE_ALREADY_EXISTS", r"name=greeting\) already exists\."):
+        store.rename_registered_model("digits", "greeting")
     store.delete_model_version("digits", 2)
     with refusal(gone, "is deleted"):
         store.get_model_version_download_uri("digits", 2)
@@ -76,6 +81,7 @@ def test_who_made_a_version_and_from_what_is_kept(store: RegistryStore) -> None:
     assert (again.model_id, again.run_id, bool(again.user_id)) == (MODEL, RUN, True)
     copied = store.copy_model_version(again, "letters")
     assert (copied.model_id, copied.source) == (MODEL, "models:/digits/3")
+    assert store.create_model_version("digits", "s3://models/5", 1).run_id == "1"
     assert store.get_model_version_download_uri("letters", 1) == "s3://models/4"
     views = store.lake.sql(
         "SELECT name, logged_model_id, location FROM model_versions ORDER BY 1, 2"
@@ -113,26 +119,29 @@ def test_a_page_ends_where_the_next_begins(store: RegistryStore) -> None:
     assert found == [*range(1, 8)]
     with refusal("INVALID_PARAMETER_VALUE"):
         store.search_model_versions(page_token="nonsense")  # noqa: S106 - of a page
-    for count in (0, 200_001, 1e15):
-        with refusal("INVALID_PARAMETER_VALUE"):
+    for count, what in ((0, ""), (1e15, ""), (200_001, "request parameter ")):
+        with refusal("INVALID_PARAMETER_VALUE", rf"Invalid value for {what}max_results\."):
             store.search_model_versions(max_results=count)
     with refusal("INVALID_PARAMETER_VALUE"):
         store.search_registered_models(max_results=1001)
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "match"),
     [
-        "name = digits",
-        "evil = 'x'",
-        "version_number = 1.5",
-        "name > 'a'",
-        "tags.a > 'b'",
-        "name IN ()",
+        ("name = digits", "not quoted"),
+        ("evil = 'x'", "Invalid attribute key"),
+        ("version_number = 1.5", "1.5"),
+        ("version_number LIKE '1'", "comparator for attribute version_number: LIKE"),
+        ("name > 'a'", "comparator for attribute: >"),
+        ("tags.a > 'b'", "comparator for tag: >"),
+        ("name IN ()", "empty list"),
     ],
 )
-def test_a_filter_that_mlflow_refuses_is_refused(store: RegistryStore, words: str) -> None:
-    with refusal("INVALID_PARAMETER_VALUE"):
+def test_a_filter_that_mlflow_refuses_is_refused(
+    store: RegistryStore, words: str, match: str
+) -> None:
+    with refusal("INVALID_PARAMETER_VALUE", match):
         store.search_model_versions(words)
 
 
@@ -238,12 +247,65 @@ def test_a_source_that_names_a_model_that_is_not_there_is_refused(store: Registr
     ):
         with pytest.raises(Exception, match="Unable to fetch model from model URI"):
             store.create_model_version("digits", source)
+    for source in ("models:/digits/Production", "models:/digits@champion"):
+        with refusal("INVALID_PARAMETER_VALUE", "by its number"):
+            store.create_model_version("digits", source)
+    wrong: Any
+    for wrong in ("", None):
+        with refusal("INVALID_PARAMETER_VALUE", "source"):
+            store.create_model_version("digits", wrong)
     assert len(store.search_model_versions("name = 'digits'")) == 2
 
 
-def test_a_store_goes_to_another_process(store: RegistryStore) -> None:
+def test_a_logged_model_of_a_server_is_looked_for_where_the_server_tracks_runs(
+    store: RegistryStore, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runlake.mlflow_plugin.tracking import TrackingStore  # noqa: PLC0415 - slow
+
+    runs = TrackingStore(f"{store_uri}-of-runs")
+    model = runs.create_logged_model(runs.create_experiment("elsewhere"), source_run_id=None)
+    source = f"models:/{model.model_id}"
+    with refusal("RESOURCE_DOES_NOT_EXIST"):
+        store.create_model_version("digits", source)
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", runs.store_uri)
+    made = store.create_model_version("digits", source)
+    found = store.get_model_version_download_uri("digits", made.version)
+    assert found == model.artifact_location
+
+
+def test_a_client_within_a_server_names_places_as_the_server_does(
+    store: RegistryStore, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place() -> Any:  # noqa: ANN401 - MLflow's
+        return tracking_store(store_uri).get_run(RUN).info.artifact_uri
+
+    as_server(monkeypatch)
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", f"{store_uri}-other")
+    assert place() == direct(store_uri)
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", store_uri)
+    assert f"{place()}/model" == SERVED
+    assert store.lake.get_run(RUN).info.artifact_uri.endswith(f"/{EXPERIMENT}/{RUN}")
+
+
+def test_what_a_change_has_made_is_told_from_what_it_read_itself(
+    store: RegistryStore, store_uri: str
+) -> None:
+    made = store.create_model_version("digits", "s3://models/3").version
+    with runlake.open(uris.lake_url(store_uri)) as other:
+        other.registry.delete_model_version("digits", made)
+    registry = store.lake.registry
+    last = registry.changed().by_name["digits"].versions[made]
+    now = registry.standing().by_name["digits"].versions[made]
+    assert (last.is_deleted, now.is_deleted) == (False, True)
+
+
+def test_a_store_goes_to_another_process(store: RegistryStore, store_uri: str) -> None:
+    from runlake.mlflow_plugin.tracking import TrackingStore  # noqa: PLC0415 - slow
+
     again: RegistryStore = pickle.loads(pickle.dumps(store))  # noqa: S301 - made here
     assert [each.name for each in again.search_registered_models()] == ["digits"]
+    runs = pickle.loads(pickle.dumps(TrackingStore(store_uri, "s3://elsewhere")))  # noqa: S301
+    assert (runs.get_run(RUN).info.run_id, runs.artifact_root_uri) == (RUN, "s3://elsewhere")
 
 
 def test_an_address_that_is_no_lakes_is_refused() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 import runlake
+from runlake.cli import main
 from runlake.errors import StorageError
 from runlake.lake_parts import rows_of
 from runlake.mlflow_plugin.known import KnownRuns, known_runs
@@ -171,7 +174,7 @@ def test_name_and_its_tag_follow_each_other(store: TrackingStore, experiment_id:
     assert search(store, experiment_id, filter_string="run_name = 'fourth'") == ["fourth"]
 
 
-def test_unknown_runs_are_missing_and_wrong_ids_refused(store: TrackingStore) -> None:
+def test_unknown_runs_are_missing_whatever_their_ids_look_like(store: TrackingStore) -> None:
     missing = "0" * 32
     for call in (
         lambda: store.get_run(missing),
@@ -184,7 +187,11 @@ def test_unknown_runs_are_missing_and_wrong_ids_refused(store: TrackingStore) ->
         code, text = refused(call)
         assert code == "RESOURCE_DOES_NOT_EXIST"
         assert text == f"Run with id={missing} not found"
-    assert refused(lambda: store.get_run("../x"))[0] == "INVALID_PARAMETER_VALUE"
+    odd: list[Any] = ["x y", "../x", "a" * 300, "", None, 3]
+    for unknown in odd:
+        code, text = refused(partial(store.get_run, unknown))
+        assert (code, text) == ("RESOURCE_DOES_NOT_EXIST", f"Run with id={unknown} not found")
+    assert refused(partial(store.log_batch, "../x", [], [], []))[0] == "INVALID_PARAMETER_VALUE"
 
 
 def test_deleted_run_takes_nothing_until_it_is_restored(
@@ -341,6 +348,92 @@ def test_wrong_searches_are_refused_with_mlflows_code(
 ) -> None:
     make_run(store, experiment_id)
     assert refused(lambda: search(store, experiment_id, **wrong))[0] == "INVALID_PARAMETER_VALUE"
+
+
+def test_wrong_searches_are_refused_in_mlflows_words_and_ours(
+    store: TrackingStore, experiment_id: str
+) -> None:
+    def text(**given: Any) -> str:  # noqa: ANN401 - tests
+        code, text = refused(lambda: search(store, experiment_id, **given))
+        assert code == "INVALID_PARAMETER_VALUE"
+        return text
+
+    for wanted in ("experiment_id = '0'", "attributes.lifecycle_stage = 'active'", "acc > 1"):
+        key = wanted.removeprefix("attributes.").partition(" ")[0]
+        assert text(filter_string=wanted).startswith(f"Invalid attribute key '{key}' specified")
+    found = text(filter_string="metrics.acc > '1'")
+    assert "Expected numeric value type for metric" in found
+    assert "line 1, column 15" in found
+    assert text(order_by=["metrics.acc UP"]).startswith("Invalid ordering key in order_by clause")
+    for wanted in ("metrics.acc IS NULL", "status IS NOT NULL"):
+        assert text(filter_string=wanted).startswith("IS NULL / IS NOT NULL is only supported")
+    assert search(store, experiment_id, filter_string="tags.a IS NULL OR params.a IS NULL") == []
+    no_place = {"page_token": "nonsense"}
+    assert text(**no_place).startswith("Invalid page token")
+    # MLflow reads the first, and its parser fails at the second.
+    for wanted in ("metrics.acc > 1 AND", "dataset.context IN (rbf)"):
+        assert text(filter_string=wanted).startswith("line 1, column")
+
+
+def test_runs_are_found_and_ordered_by_where_their_artifacts_lie(
+    store: TrackingStore, experiment_id: str
+) -> None:
+    far = store.create_experiment("far", "s3://bucket/below?key=1")
+    runs = [make_run(store, home, run_name=home) for home in (far, experiment_id)]
+    places = {run.info.run_name: run.info.artifact_uri for run in runs}
+    assert places[far].endswith(f"{runs[0].info.run_id}/artifacts?key=1")
+
+    def found(filter_string: str, order_by: list[str] | None = None) -> list[str]:
+        homes = [far, experiment_id]
+        listed, _ = store._search_runs(homes, filter_string, ViewType.ALL, 9, order_by, None)
+        assert all(places[run.info.run_name] == run.info.artifact_uri for run in listed)
+        return [run.info.run_name for run in listed]
+
+    for home, place in places.items():
+        assert found(f"attr.artifact_uri = '{place}'") == [home]
+        assert found(f"artifact_uri ILIKE '{place.upper()}%'") == [home]
+    assert found("artifact_uri LIKE '%artifacts?key=1'") == [far]
+    ordered = sorted(places, key=lambda home: places[home])
+    assert found("", ["artifact_uri"]) == ordered
+    assert found("", ["artifact_uri DESC"]) == ordered[::-1]
+
+
+def test_odd_names_users_and_statuses_do_no_harm_to_what_comes_behind(
+    store: TrackingStore, experiment_id: str
+) -> None:
+    odd: Any = 3
+    run_id = make_run(store, experiment_id, user_id=odd, run_name=odd).info.run_id
+    assert store.update_run_info(run_id, None, None, odd + 1).run_name == "4"
+    info = store.get_run(run_id).info
+    assert (info.user_id, info.run_name) == ("3", "4")
+    code, text = refused(lambda: store.update_run_info(run_id, 9, None, "five"))
+    assert (code, "run status 9" in text) == ("INVALID_PARAMETER_VALUE", True)
+    # A run keeps its name where the tag is emptied.
+    store.set_tag(run_id, RunTag(MLFLOW_RUN_NAME, ""))
+    store.log_batch(run_id, [], [], [RunTag(MLFLOW_RUN_NAME, ""), RunTag("t", "v")])
+    run = store.get_run(run_id)
+    assert run.data.tags == {MLFLOW_RUN_NAME: "4", "t": "v"}
+
+
+def test_times_that_no_calendar_has_are_kept_and_break_no_search(
+    store: TrackingStore, experiment_id: str
+) -> None:
+    far_ms = 9 * 10**14  # microseconds where milliseconds were meant
+    for name, start_ms, end_ms in (("late", 0, far_ms), ("far", far_ms, 0), ("odd", -far_ms, None)):
+        run = make_run(store, experiment_id, run_name=name, start_time=start_ms)
+        store.update_run_info(run.info.run_id, RunStatus.FINISHED, end_ms, None)
+    make_run(store, experiment_id, run_name="open", start_time=far_ms)
+    assert search(store, experiment_id, order_by=["end_time DESC", "run_name"])[:2] == [
+        "late",
+        "far",
+    ]
+    assert search(store, experiment_id, filter_string=f"end_time = {far_ms}") == ["late"]
+    code, _ = refused(lambda: store.update_run_info(run.info.run_id, None, 2**63, None))
+    assert code == "INVALID_PARAMETER_VALUE"
+    store.lake.flush()
+    listed = CliRunner().invoke(main, ["ls", "--lake", store.lake.url])
+    assert listed.exit_code == 0, listed.output
+    assert "900000000000000000 us since 1970" in listed.stdout
 
 
 def test_nested_runs_are_found_by_their_parents_tag(

@@ -63,7 +63,7 @@ EXPERIMENT_ORDERS: Final = (
     ["experiment_id DESC"], ["tags.team"], ["nothing"],
 )  # fmt: skip
 MODEL_FILTERS: Final = (
-    None, "name = 'net'", "name LIKE 'n%'", "status = 'READY'", "model_type = 'agent'",
+    None, "name = 'net'", "name LIKE 'n%'", "status = '2'", "model_type = 'agent'",
     "metrics.loss > 0", "params.lr = '0.1'", "tags.team != 'rbf'", "params.C IN ('10', '9')",
     "model_type IN ('agent') AND name != 'net'", f"creation_time > {BEGAN_MS + 2000}",
     "attributes.name ILIKE 'NE%'", "source_run_id != 'none'",

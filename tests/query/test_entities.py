@@ -6,6 +6,7 @@ from runlake.errors import NotFoundError
 from runlake.query import Query
 from runlake.query.entities import (
     Experiment,
+    all_experiments,
     find_experiment,
     find_experiment_by_name,
     get_experiment,
@@ -81,6 +82,31 @@ def test_an_experiment_is_found_by_id_and_by_name() -> None:
     assert get_experiment_by_name(query, "digits") == expected
     assert find_experiment(query, "e2") is None
     assert find_experiment_by_name(query, "letters") is None
+
+
+def test_an_experiment_found_alone_is_the_one_that_all_hold() -> None:
+    said = facts_of(Fact(RUN, "run", "start", num=float(NOW_US), experiment_id="seen"))
+    rows = [
+        lake_event(name, kind, key, text, seq=seq)
+        for seq, (name, kind, key, text) in enumerate(
+            [
+                ("e1", "experiment_create", "one", '{"time_us": 5000, "tags": {"a": "1"}}'),
+                ("e2", "experiment_create", "two", '{"time_us": 7000}'),
+                ("e1", "experiment_tag", "b", "2"),
+                ("e2", "experiment_rename", "second", None),
+                ("e2", "experiment_delete", "", None),
+            ]
+        )
+    ]
+    tables = snapshot(said, lake_events=rows)
+    everyone = all_experiments(Query(tables))
+    assert [each.experiment_id for each in everyone] == ["e1", "e2", "seen"]
+    for each in everyone:
+        query = Query(tables)
+        assert find_experiment(query, each.experiment_id) == each
+        assert find_experiment(query, "e3") is None
+        assert all_experiments(query) == everyone
+        assert find_experiment(query, each.experiment_id) == each
 
 
 def test_an_unknown_experiment_names_the_nearest() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runlake.errors import StorageError
-from runlake.storage import large
+from runlake.storage import large, source
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.storage.source import FileChangedError, Watch
@@ -21,20 +22,23 @@ from tests.emulators.proxy import Fault
 from tests.emulators.waiting import wait_until
 
 if TYPE_CHECKING:
+    import io
     from pathlib import Path
 
     from runlake.storage.fs import Filesystem
+    from runlake.storage.source import Data
     from tests.emulators.fixtures import Cloud
 
-PART = 8 << 20
-SIZE = 5 * PART + 12_345
+PART = 5 << 20
+PART_IN_ORDER = 16 << 20
+SIZE = 7 * PART + 12_345
 # Which requests carry parts.
 PARTS = {"s3": ("PUT", "partNumber"), "az": ("PUT", "comp=block&"), "gs": ("POST", "/resumable/")}
 
 
 @pytest.fixture
 def big(tmp_path: Path) -> Path:
-    """A file of six parts, the last of them short."""
+    """A file of eight parts, the last of them short; of three where they go in order."""
     return written(tmp_path / "big.bin")
 
 
@@ -50,7 +54,10 @@ def sha256(file: Path) -> str:
 def stop_after(cloud: Cloud, parts: int) -> Fault:
     """Return the fault that refuses every part but the first ones."""
     method, path = PARTS[cloud.scheme]
-    enough = cloud.proxy.sent_bytes + parts * PART
+    part = PART
+    if cloud.scheme == "gs":
+        parts, part = 1, PART_IN_ORDER
+    enough = cloud.proxy.sent_bytes + parts * part
 
     def wait() -> None:
         wait_until(lambda: cloud.proxy.sent_bytes >= enough, seconds=30)
@@ -176,7 +183,7 @@ def test_a_file_that_changes_while_it_is_sent_is_noticed(filesystem: Filesystem,
     class Meddler(Watch):
         """Writes to the file when the first of it is read."""
 
-        def read(self, data: bytes) -> None:
+        def read(self, data: Data) -> None:
             if not self.size_bytes:
                 with big.open("r+b") as file:
                     file.seek(0, 2)
@@ -195,7 +202,7 @@ def test_a_file_that_shrinks_or_is_rewritten_is_noticed(tmp_path: Path, shrink: 
     class Meddler(Watch):
         """Writes to the file when some of it is read."""
 
-        def read(self, data: bytes) -> None:
+        def read(self, data: Data) -> None:
             if shrink:
                 os.truncate(file, 1000)
             else:
@@ -221,10 +228,52 @@ def test_hidden_files_of_dead_writers_are_told_and_swept(tmp_path: Path) -> None
     assert [entry.key for entry in fs.list("")] == ["artifacts/0/r/a"]
 
 
-@given(size=st.integers(1, 6 << 40))
-def test_parts_of_a_file_are_never_too_many_for_any_store(size: int) -> None:
-    part = large.part_bytes(size)
-    assert part >= PART
+@given(size=st.integers(0, 300), chunk=st.integers(7, 90), buffers=st.integers(1, 5))
+def test_pieces_are_hashed_as_they_were_however_late(
+    size: int, chunk: int, buffers: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = written(tmp_path_factory.getbasetemp() / "pieces", size=size)
+    hashed: list[bytes] = []
+    given_, at_work = 0, threading.Event()
+
+    def take(data: Data) -> None:
+        at_work.wait(60)  # until there is no memory left, or nothing more to be read
+        hashed.append(bytes(data))
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        file.open("rb", buffering=0) as opened,
+        source.Hasher(take) as hasher,
+    ):
+        patch.setattr(source, "_CHUNK_BYTES", chunk)
+        patch.setattr(source, "_BUFFERS", buffers)
+        worked: list[bytes] = []
+        for piece in hasher.pieces(lambda memory: assert_filled(opened, memory), size):
+            worked.append(bytes(piece))
+            given_ += 1
+            if given_ == buffers or sum(map(len, worked)) == size:
+                at_work.set()
+    assert b"".join(hashed) == b"".join(worked) == file.read_bytes()
+
+
+def test_a_failure_of_the_hash_reaches_who_feeds_it() -> None:
+    def fail(data: Data) -> None:
+        raise OSError(f"{len(data)} bytes")
+
+    with source.Hasher(fail) as hasher:
+        hasher.feed(b"abc")
+        with pytest.raises(OSError, match="3 bytes"):
+            hasher.settle()
+
+
+def assert_filled(file: io.RawIOBase, memory: memoryview) -> None:
+    assert source.fill(file, memory)
+
+
+@given(size=st.integers(1, 6 << 40), is_in_order=st.booleans())
+def test_parts_of_a_file_are_never_too_many_for_any_store(size: int, *, is_in_order: bool) -> None:
+    part = large.part_bytes(size, is_in_order=is_in_order)
+    assert part >= (PART_IN_ORDER if is_in_order else PART)
     assert -(-size // part) <= 10_000
     assert part % (256 << 10) == 0  # Google's parts end there
 

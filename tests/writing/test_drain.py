@@ -175,7 +175,9 @@ def test_outage_is_said_once_and_its_end_too_and_all_rows_arrive(
             run.log_metric("loss", float(step), step)
             time.now_s += 1.0
             still.serve_due()
-    assert ["cannot be brought" in str(warning.message) for warning in said] == [True]
+    # Python may warn of garbage that others left.
+    told = [str(each.message) for each in said if issubclass(each.category, RunlakeWarning)]
+    assert ["cannot be brought" in text for text in told] == [True], told
     faulty.is_down = False
     time.now_s += 120.0
     with pytest.warns(RunlakeWarning, match="answers again"):

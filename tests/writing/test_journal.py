@@ -5,7 +5,7 @@ import math
 import os
 import struct
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -220,6 +220,18 @@ def test_retired_journal_takes_nothing_and_keeps_what_it_has(journal: Journal) -
     assert _content(journal).rows == [("a", 1, 1.0), None]
     journal.trim(end)
     assert journal.retire(close=True) == end
+    journal.close()
+
+
+@pytest.mark.parametrize("wrong", [(3, "text"), (None, "text"), ("k", 3)])
+def test_event_that_is_no_text_is_refused_with_all_beside_it_and_blocks_nothing(
+    journal: Journal, wrong: tuple[Any, Any]
+) -> None:
+    key, text = wrong
+    with pytest.raises(TypeError, match="no text"):
+        journal.events([_NOTE, ("run", schema.NOTE, key, None, text)])
+    assert journal.events([_NOTE])
+    assert _content(journal).rows == ["text"]
     journal.close()
 
 

@@ -17,15 +17,16 @@ from runlake.artifacts.sending import sha256_of
 from runlake.errors import FormatError, StorageError
 from runlake.storage import flow
 from runlake.storage.filesystem import TEMPORARY
-from runlake.storage.source import Hasher
+from runlake.storage.source import Hasher, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from runlake.storage.filesystem import Filesystem
+    from runlake.storage.source import Data
 
-_CHUNK_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 512 << 10
 _NAME_LENGTH: Final = 32
 
 
@@ -95,14 +96,15 @@ def _fill(fs: Filesystem, wanted: Wanted, handle: int, arrived: Callable[[int], 
     """Bring a half-fetched file to its end; False if it then has another digest."""
     there = os.fstat(handle).st_size
     for start in dict.fromkeys((there if there <= wanted.size_bytes else 0, 0)):
-        os.ftruncate(handle, start)
+        # Of a file that was cut off, even at its end, closing waits for the disk.
+        if os.fstat(handle).st_size != start:
+            os.ftruncate(handle, start)
         digest = hashlib.sha256()
         for chunk in _read(handle, start):
             digest.update(chunk)
             arrived(len(chunk))
         with Hasher(digest.update) as hasher:
-            for piece in flow.pieces(fs, wanted.key, size=wanted.size_bytes, start=start):
-                hasher.feed(piece)
+            for piece in _pieces(fs, wanted, start, hasher):
                 view = memoryview(piece)
                 while view:
                     view = view[os.write(handle, view[:_CHUNK_BYTES]) :]
@@ -112,6 +114,23 @@ def _fill(fs: Filesystem, wanted: Wanted, handle: int, arrived: Callable[[int], 
             return True
         arrived(-wanted.size_bytes)
     return False
+
+
+def _pieces(fs: Filesystem, wanted: Wanted, start: int, hasher: Hasher) -> Iterator[Data]:
+    """Yield an object from a place on; each piece is hashed while the caller works on it."""
+    if not fs.is_local:
+        for piece in flow.pieces(fs, wanted.key, size=wanted.size_bytes, start=start):
+            hasher.feed(piece)
+            yield piece
+        return
+    with fs.local_file(wanted.key).open("rb", buffering=0) as file:
+        file.seek(start)
+
+        def read(piece: memoryview) -> None:
+            if not fill(file, piece):
+                raise flow.shorter(fs, wanted.key)
+
+        yield from hasher.pieces(read, wanted.size_bytes - start)
 
 
 @contextmanager

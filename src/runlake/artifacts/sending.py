@@ -39,7 +39,6 @@ Rows: TypeAlias = list[Row]
 Place: TypeAlias = tuple[str, str]  # experiment_id, run_id
 
 _TRIES: Final = 3
-_CHUNK_BYTES: Final = 1 << 20
 _MOST_THREADS: Final = 8
 # A single file below this is sent at once: to ask what is there takes as long.
 _WORTH_ASKING_BYTES: Final = 16 << 20
@@ -249,11 +248,8 @@ def sha256_of(file: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    digest = hashlib.sha256()
     with file.open("rb", buffering=0) as opened:
-        while chunk := opened.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _in_order(

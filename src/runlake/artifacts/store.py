@@ -20,14 +20,20 @@ from runlake import schema
 from runlake._lazy import need
 from runlake.artifacts import fetching, stream
 from runlake.artifacts.fetching import Wanted
-from runlake.artifacts.paths import check_path, is_below, join, local_target
+from runlake.artifacts.paths import (
+    check_path,
+    is_below,
+    join,
+    local_target,
+    refuse_ways_out,
+)
 from runlake.artifacts.progress import Meter
 from runlake.artifacts.sending import Item, Sender, event, items_below, one_item
 from runlake.errors import InvalidInputError, NotFoundError, StateError
 from runlake.storage import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from runlake.artifacts.progress import Progress
     from runlake.artifacts.sending import Logged, Place, Row, Rows
@@ -363,6 +369,7 @@ class Artifacts:
         root = layout.artifacts(self._locate(run_id), run_id)
         path = check_path(path) if path else ""
         prefix = f"{root}{path}/" if path else root
+        self._refuse_ways_out(root, [prefix])
         found: dict[str, FileInfo] = {}
         for entry in self._storage.fs.list(prefix):
             first, slash, _ = entry.key.removeprefix(prefix).partition("/")
@@ -494,6 +501,7 @@ class Artifacts:
         file = self._storage.fs.local_file(key)
         if not file.is_file():
             raise self._missing(run_id, path)
+        self._refuse_ways_out(key.removesuffix(path), [key])
         return file
 
     def delete(self, run_id: str, path: str) -> Names:
@@ -532,7 +540,16 @@ class Artifacts:
         """Return the prefix of a run, and what the store has of a file or folder of it."""
         root = layout.artifacts(self._locate(run_id), run_id)
         found = self._storage.fs.list(root + path)
-        return root, [entry for entry in found if is_below(entry.key[len(root) :], path)]
+        entries = [entry for entry in found if is_below(entry.key[len(root) :], path)]
+        self._refuse_ways_out(root, [entry.key for entry in entries])
+        return root, entries
+
+    def _refuse_ways_out(self, root: str, keys: Iterable[str]) -> None:
+        """Refuse what does not lie below a run, if the lake is a folder with links in it."""
+        fs = self._storage.fs
+        if fs.is_local:
+            files = [fs.local_file(key.rstrip("/")) for key in keys]
+            refuse_ways_out(fs.local_file(root.rstrip("/")), files, url=self._storage.url)
 
     def _missing(self, run_id: str, path: str) -> NotFoundError:
         experiment_id = self._locate(run_id)

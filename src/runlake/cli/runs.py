@@ -247,7 +247,11 @@ def _columns(found: listing.Listing, metrics: Sequence[str]) -> list[Column]:
         return [*columns, *_chosen(found), *_metric_columns(rows, metrics)]
     started: list[Any] = [row["start_time"] for row in rows]
     if _output.is_terminal():
-        started = [None if each is None else _output.age(_seconds_since(each)) for each in started]
+        ages = [_seconds_since(each) for each in started]
+        started = [
+            each if age is None else _output.age(age)
+            for each, age in zip(started, ages, strict=True)
+        ]
     return [
         *columns,
         *_experiment_column(rows),
@@ -294,12 +298,15 @@ def _status(row: _Row) -> str:
 def _lasted(row: _Row) -> float | None:
     """Return how long a run took; one at work is still taking."""
     if row["duration"] is None and row["status"] in _OPEN and not row["is_stale"]:
-        return None if row["start_time"] is None else _seconds_since(row["start_time"])
+        return _seconds_since(row["start_time"])
     lasted: float | None = row["duration"]
     return lasted
 
 
-def _seconds_since(moment: datetime) -> float:
+def _seconds_since(moment: datetime | str | None) -> float | None:
+    """Return how long ago a time was; None for one that Python's calendar does not have."""
+    if not isinstance(moment, datetime):
+        return None
     return (datetime.fromtimestamp(clock.now_us() / 1e6, UTC) - moment).total_seconds()
 
 

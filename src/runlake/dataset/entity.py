@@ -30,7 +30,9 @@ _ESCAPES: Final = str.maketrans({"%": "%25", "@": "%40"})
 _PART_CHARS: Final = 500  # a name, digest or context, as in MLflow
 # What a key that is too long begins with; a hash of all of it follows.
 _KEPT_CHARS: Final = 160
-DETAIL_LIMIT_BYTES: Final = 1 << 18
+DETAIL_LIMIT_BYTES: Final = 1 << 24  # a schema or profile, as in MLflow
+# Of a schema that is worked out, a list of columns, at most so much is kept.
+_WORKED_OUT_BYTES: Final = 1 << 18
 _UNNAMED: Final = "dataset"
 
 
@@ -244,8 +246,11 @@ def _detail(part: str, name: str, dataset: object) -> str | None:
     except (TypeError, ValueError) as error:
         message = f"the {part} of data set {name!r} is nothing that JSON can hold: {error}."
         raise InvalidInputError(message) from error
-    values.text(f"{part} of data set", name, text)
-    size = len(text.encode())
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        message = f"the {part} of data set {name!r} holds text that is not Unicode: {error}."
+        raise InvalidInputError(message) from error
     if size > DETAIL_LIMIT_BYTES:
         message = (
             f"the {part} of data set {name!r} has {size:,} bytes, at most {DETAIL_LIMIT_BYTES:,} "
@@ -261,7 +266,7 @@ def _json(found: Mapping[str, Any] | list[Any]) -> str:
     if not isinstance(found, list):
         return text
     kept = len(found)
-    while kept and len(text.encode()) > DETAIL_LIMIT_BYTES:
+    while kept and len(text.encode()) > _WORKED_OUT_BYTES:
         kept //= 2
         text = to_json([*found[:kept], {"left_out": len(found) - kept}])
     return text

@@ -168,7 +168,7 @@ def bring_runs(
         source, lake, report, artifacts=artifacts, progress=progress or (lambda _: None)
     )
     work.run()
-    source.finish(lake, report)
+    source.finish(lake, report, artifacts=artifacts)
     lake.flush()
     lake.refresh()
     report.seconds = clock.monotonic_s() - began_s

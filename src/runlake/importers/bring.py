@@ -1,8 +1,9 @@
 """Bring the runs of a source into a lake: whole, once, and checked.
 
 Small runs go in groups: one segment holds all of a group, so that it is there or not. A large run
-has a writer of its own and several segments, whose names follow from what the run holds; whoever
-was interrupted puts the same again, and what is there already stays. Of a run that is there, but
+has a writer of its own and several segments. Which runs share a group follows from the source, and
+the names of segments from what they hold; so whoever was interrupted, or works beside somebody who
+imports the same, puts the same again, and what is there already stays. Of a run that is there, but
 has grown since or was logged by somebody else, only those points come that the lake lacks. The
 last that is said of a run is an event of kind `import`; a run with one came whole.
 """
@@ -13,18 +14,19 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake import clock, ids, schema
 from runlake._lazy import lazy
 from runlake._version import __version__
-from runlake.errors import InvalidInputError
+from runlake.errors import ConflictError, InvalidInputError
 from runlake.importers import check, facts
 from runlake.importers.files import Brought, bring_files
-from runlake.importers.source import Note, SourceError
+from runlake.importers.homes import Homes
+from runlake.importers.source import SourceError
 from runlake.importers.spool import Spool
 from runlake.importers.tally import Remainder, Tally, joined, tallies
-from runlake.lake_parts import experiments_of, storage_of
+from runlake.lake_parts import storage_of
 from runlake.questions import ask
 from runlake.redaction import redactor
 from runlake.writing import bulk
@@ -45,14 +47,13 @@ if TYPE_CHECKING:
 else:
     imported = lazy("runlake.query.imported")
 
-GROUP_RUNS: Final = 500
+GROUP_RUNS: Final = 250
 """So many small runs at most go in one segment."""
 GROUP_ROWS: Final = 1 << 19
 """A group goes when it has so many points; a run that has more has segments of its own."""
-GROUP_S: Final = 30.0
-"""A group goes when its first run has waited so long, in seconds."""
+GROUP_BYTES: Final = 1 << 28
+"""A group goes when its files have so many bytes; they are in the store by then."""
 SEGMENT_ROWS: Final = 1 << 20
-EXPERIMENT_TAG: Final = "import.experiment_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +127,12 @@ class Import:
         lake._check_writable()  # noqa: SLF001 - of the same house
         storage_of(lake).ensure_lake()
         self._is_secret = redactor(lake.settings.redact).is_secret
-        lake.refresh()
-        self._known = {
-            run_id: (kind, json.loads(about))
-            for run_id, (kind, about) in ask(lake, imported.imports).items()
-        }
-        self._there = ask(lake, imported.run_ids)
-        self._homes: dict[str, str] = {}
+        self._known: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._there: set[str] = set()
+        self._look()
+        self._homes = Homes(lake, report)
         self._seen: dict[str, str] = {}
         self._group: list[Prepared] = []
-        self._since_s = 0.0
 
     def run(self) -> None:
         """Bring everything."""
@@ -151,16 +148,25 @@ class Import:
                 self._tell(number + 1, total)
             self._flush()
         for experiment in self._source.experiments():
-            self._home(experiment)
+            self._homes.of(experiment)
             if experiment.is_deleted:
                 bins[experiment.name] = experiment
-        for name in bins:
-            self._delete_experiment(self._homes[name])
+        for experiment in bins.values():
+            self._homes.delete(experiment)
         self._report.lose("", self._source.notes())
 
     def _tell(self, runs: int, total: int | None) -> None:
         report = self._report
         self._progress(Progress(runs, total, report.points, report.artifact_bytes))
+
+    def _look(self) -> None:
+        """Find out which runs the lake has, and which came from where."""
+        self._lake.refresh()
+        self._there = ask(self._lake, imported.run_ids)
+        self._known = {
+            run_id: (kind, json.loads(about))
+            for run_id, (kind, about) in ask(self._lake, imported.imports).items()
+        }
 
     # One run.
 
@@ -169,12 +175,11 @@ class Import:
             run_id = facts.run_id_of(self._source.kind, run)
             self._refuse_twin(run, run_id)
             if self._is_there(run, run_id):
-                self._report.add(already=1)
-                self._homes.setdefault(run.experiment.name, "")
-                self._home(run.experiment)
+                self._report.add(already=1, unread=1)
+                self._homes.of(run.experiment)
                 return
             aside.mkdir()
-            found = self._read(run, run_id, aside)
+            found = self._read(run if run.read is None else run.read(), run_id, aside)
         except (SourceError, InvalidInputError, OSError) as error:
             # The store's own errors are no InvalidInputError, but an OSError of their kind.
             if not isinstance(error, InvalidInputError) and hasattr(error, "kind"):
@@ -183,8 +188,7 @@ class Import:
             self._report.fail(f"run {run.source_id} did not come: {error}")
             return
         if self._is_same(found):
-            self._report.add(already=1)
-            found.spool.drop()
+            self._pass_over(found)
         elif run_id in self._there:
             self._flush()
             self._bring_more(found)
@@ -215,7 +219,7 @@ class Import:
 
     def _read(self, run: SourceRun, run_id: str, aside: Path) -> Prepared:
         """Read all of a run; its files are in the lake then."""
-        experiment_id = self._home(run.experiment)
+        experiment_id = self._homes.of(run.experiment)
         spool = Spool(run.points(), aside)
         times = facts.moments(run, spool.first_us, spool.last_us)
         parent = run.parent_id
@@ -252,69 +256,72 @@ class Import:
         found = ask(self._lake, lambda query: imported.artifacts(query, [run_id]))
         return {path: about for (_, path), about in found.items()}
 
-    # Experiments.
-
-    def _home(self, experiment: SourceExperiment) -> str:
-        """Return the id of an experiment in the lake; make it where there is none."""
-        name = experiment.name
-        if self._homes.get(name):
-            return self._homes[name]
-        there = experiments_of(self._lake).find_by_name(name)
-        if there is not None:
-            found = there.experiment_id
-        elif name == ids.DEFAULT_EXPERIMENT_NAME:
-            found = ids.DEFAULT_EXPERIMENT_ID
-        else:
-            found = self._make(experiment)
-        self._homes[name] = found
-        self._report.experiments.append(name)
-        return found
-
-    def _make(self, experiment: SourceExperiment) -> str:
-        tags = dict(experiment.tags)
-        if experiment.source_id is not None:
-            tags.setdefault(EXPERIMENT_TAG, experiment.source_id)
-        if experiment.artifact_location is not None:
-            where = f"{experiment.name}: {experiment.artifact_location}"
-            note = Note("artifact location of an experiment: its files lie in the lake now", where)
-            self._report.lose("", [note])
-        return experiments_of(self._lake).create(
-            experiment.name, None, tags=tags, time_us=experiment.created_us
-        )
-
-    def _delete_experiment(self, experiment_id: str) -> None:
-        self._lake.flush()
-        found = experiments_of(self._lake).find(experiment_id)
-        if found is None or found.lifecycle_stage != schema.DELETED:
-            self._lake.delete_experiment(experiment_id)
-
     # Writing.
 
     def _take(self, found: Prepared) -> None:
-        """Add a small run to the group; let the group go if it has waited long enough."""
-        now_s = clock.monotonic_s()
+        """Add a small run to the group; let the group go if it is full.
+
+        What is full follows from the source alone: with a watch, two who import the same at once
+        would cut their groups apart, and put runs twice.
+        """
         if self._group and self._group[0].experiment_id != found.experiment_id:
             self._flush()
-        if not self._group:
-            self._since_s = now_s
         self._group.append(found)
         rows = sum(each.spool.row_count for each in self._group)
-        is_full = len(self._group) >= GROUP_RUNS or rows >= GROUP_ROWS
-        if is_full or now_s - self._since_s >= GROUP_S:
+        sizes = (each.files.digests.values() for each in self._group)
+        is_heavy = sum(size for files in sizes for size, _ in files) >= GROUP_BYTES
+        if len(self._group) >= GROUP_RUNS or rows >= GROUP_ROWS or is_heavy:
             self._flush()
 
     def _flush(self) -> None:
         group, self._group = self._group, []
+        if group:
+            group = self._still_lacking(group)
         if not group:
             return
         rows = [row for each in group for row in (*each.facts.rows, *self._closing(each))]
         points = [(each.run_id, each.spool.all()) for each in group]
         start = min(each.times[0] for each in group)
         said = to_json([(each.run_id, each.fingerprint) for each in group])
-        self._writer(group[0], start, said).put(rows, points)
+        try:
+            self._writer(group[0], start, said).put(rows, points)
+        except ConflictError:
+            self._settle(group)
+            return
         for each in group:
             self._came(each, each.spool.row_count, is_new=True)
         self._check(group)
+
+    def _still_lacking(self, group: list[Prepared]) -> list[Prepared]:
+        """Return the runs that nobody else has brought since they were looked for."""
+        self._lake.refresh()
+        there = ask(self._lake, imported.run_ids)
+        met = [each for each in group if each.run_id in there]
+        if met:
+            self._look()
+        for each in met:
+            if self._is_same(each):
+                self._pass_over(each)
+            else:
+                self._bring_more(each)
+        return [each for each in group if each.run_id not in there]
+
+    def _settle(self, group: Sequence[Prepared]) -> None:
+        """See after a clash that all of it is there: somebody else has put the same just before.
+
+        Raises:
+            ConflictError: it is not.
+        """
+        self._look()
+        for each in group:
+            if not self._is_same(each):
+                message = f"somebody else imports run {each.run.source_id} at once. Try again."
+                raise ConflictError(message, url=self._lake.url)
+            self._pass_over(each)
+
+    def _pass_over(self, found: Prepared) -> None:
+        self._report.add(already=1)
+        found.spool.drop()
 
     def _bring_alone(
         self,
@@ -344,7 +351,11 @@ class Import:
             ahead = piece
             count += piece.num_rows
         closing = [*first, *(last or ()), *self._closing(found)]
-        writer.put(closing, [] if ahead is None else [(found.run_id, ahead)])
+        try:
+            writer.put(closing, [] if ahead is None else [(found.run_id, ahead)])
+        except ConflictError:
+            self._settle([found])
+            return
         self._came(found, count, is_new=last is None)
         self._check([found], said=last)
 
@@ -427,6 +438,7 @@ class Import:
             brought=int(is_new),
             grown=int(not is_new),
             points=points,
+            logged_models=len(found.run.models),
             params=said.params,
             tags=said.tags,
             inputs=said.inputs,

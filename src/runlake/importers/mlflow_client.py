@@ -15,8 +15,8 @@ from runlake._lazy import need
 from runlake.errors import RunlakeError
 from runlake.importers.mlflow_logged import client_logged
 from runlake.importers.mlflow_models import bring_models, client_models
+from runlake.importers.mlflow_orphans import bring_orphans
 from runlake.importers.mlflow_words import (
-    ORPHANS_NOTE,
     PARENT,
     USER,
     Steps,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from runlake.importers.mlflow_logged import Logged
+    from runlake.importers.mlflow_orphans import Orphan
     from runlake.importers.report import Report
     from runlake.importers.source import SourceInput
     from runlake.lake import Lake
@@ -77,7 +78,7 @@ class MlflowStore(Source):
         self.name = without_password(uri)
         self._only = experiment
         self._models = models
-        self._notes: list[Note] = []
+        self._orphans: list[Orphan] = []
         self._client = client_of(uri, registry or uri)
         self._known: dict[str, SourceExperiment] | None = None
         with told(self.name):
@@ -98,8 +99,7 @@ class MlflowStore(Source):
         for experiment_id, experiment in self._experiments().items():
             with told(self.name):
                 logged = client_logged(self._client, experiment_id)
-            if logged.orphans:
-                self._notes.append(Note(ORPHANS_NOTE, experiment.name, logged.orphans))
+            seen: set[str] = set()
             token = None
             while True:
                 with told(self.name):
@@ -114,17 +114,22 @@ class MlflowStore(Source):
                     # Models that runs read are not among what a search gives.
                     has_models = bool(logged.places)
                     whole = self._client.get_run(run.info.run_id) if has_models else run
+                    seen.add(run.info.run_id)
                     yield self._run(experiment, whole, logged)
                 token = page.token
                 if not token:
                     break
+            self._orphans += logged.without(experiment, seen)
 
-    def notes(self) -> list[Note]:
-        """Return what belongs to no run and does not come."""
-        return self._notes
+    def finish(self, lake: Lake, report: Report, *, artifacts: bool) -> None:
+        """Bring logged models that no run made, and registered ones.
 
-    def finish(self, lake: Lake, report: Report) -> None:
-        """Bring registered models."""
+        Args:
+            lake: where they go.
+            report: takes what was done.
+            artifacts: whether files come too.
+        """
+        bring_orphans(self._orphans, lake, report, artifacts=artifacts)
         if self._models:
             with told(self.name):
                 bring_models(client_models(self._client), lake, report)
@@ -172,7 +177,8 @@ class MlflowStore(Source):
             measured=measured,
             points=lambda: self._points(info.run_id, sorted(run.data.metrics), notes),
             artifacts=lambda: chain(
-                _artifacts(info.artifact_uri, notes), logged.files(info.run_id)
+                _artifacts(info.artifact_uri, self._client.tracking_uri, notes),
+                logged.files(info.run_id),
             ),
             notes=lambda: notes,
         )
@@ -217,6 +223,7 @@ def client_of(uri: str, registry: str | None = None) -> Any:  # noqa: ANN401 - M
         MissingDependencyError: MLflow is not installed.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     tracking = need("mlflow.tracking", extra="mlflow")
     with told(without_password(uri)):
         return tracking.MlflowClient(tracking_uri=uri, registry_uri=registry or uri)
@@ -244,11 +251,13 @@ def told(name: str) -> Iterator[None]:
         raise SourceError(message) from error
 
 
-def files_at(uri: str) -> Iterator[SourceFile]:
+def files_at(uri: str, tracking_uri: str | None = None) -> Iterator[SourceFile]:
     """Yield the files at one of MLflow's artifact URIs.
 
     Args:
         uri: of a run or a model.
+        tracking_uri: of the store that says so: a server may hand files on under its own
+            address. None: what MLflow takes by default.
 
     Raises:
         SourceError: they cannot be listed.
@@ -256,7 +265,7 @@ def files_at(uri: str) -> Iterator[SourceFile]:
     """
     registry = need("mlflow.store.artifact.artifact_repository_registry", extra="mlflow")
     with told(uri):
-        repository = registry.get_artifact_repository(uri)
+        repository = registry.get_artifact_repository(uri, tracking_uri)
     waiting: list[str | None] = [None]
     while waiting:
         folder = waiting.pop()
@@ -286,9 +295,9 @@ def _fetcher(repository: Any, path: str, uri: str) -> Callable[[Path], Path]:  #
     return fetch
 
 
-def _artifacts(uri: str, notes: list[Note]) -> Iterator[SourceFile]:
+def _artifacts(uri: str, tracking_uri: str, notes: list[Note]) -> Iterator[SourceFile]:
     try:
-        yield from files_at(uri)
+        yield from files_at(uri, tracking_uri)
     except SourceError as error:
         notes.append(Note("artifacts left out: they cannot be listed", f"{uri}: {error}"))
 

@@ -23,8 +23,8 @@ from runlake import schema
 from runlake._lazy import need
 from runlake.importers.mlflow_logged import folder_logged
 from runlake.importers.mlflow_models import bring_models, folder_models
+from runlake.importers.mlflow_orphans import bring_orphans
 from runlake.importers.mlflow_words import (
-    ORPHANS_NOTE,
     PARENT,
     USER,
     Steps,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from runlake.importers.mlflow_logged import Logged
+    from runlake.importers.mlflow_orphans import Orphan
     from runlake.importers.report import Report
     from runlake.importers.source import SourceInput
     from runlake.lake import Lake
@@ -83,7 +84,7 @@ class MlflowFolder(Source):
         self.name = str(self.root)
         self._only = experiment
         self._models = models
-        self._notes: list[Note] = []
+        self._orphans: list[Orphan] = []
 
     def count(self) -> int:
         """Return how many runs there are."""
@@ -99,19 +100,24 @@ class MlflowFolder(Source):
         """Yield all runs, by experiment and id."""
         for experiment, folder in self._experiments():
             logged = folder_logged(folder)
-            if logged.orphans:
-                self._notes.append(Note(ORPHANS_NOTE, experiment.name, logged.orphans))
+            seen: set[str] = set()
             for run in _runs(folder):
-                yield self._run(experiment, run, logged)
+                found = self._run(experiment, run, logged)
+                seen.add(found.source_id)
+                yield found
+            self._orphans += logged.without(experiment, seen)
 
-    def finish(self, lake: Lake, report: Report) -> None:
-        """Bring registered models."""
+    def finish(self, lake: Lake, report: Report, *, artifacts: bool) -> None:
+        """Bring logged models that no run made, and registered ones.
+
+        Args:
+            lake: where they go.
+            report: takes what was done.
+            artifacts: whether files come too.
+        """
+        bring_orphans(self._orphans, lake, report, artifacts=artifacts)
         if self._models:
             bring_models(folder_models(self.root / "models"), lake, report)
-
-    def notes(self) -> list[Note]:
-        """Return what of experiments does not come."""
-        return self._notes
 
     def _experiments(self) -> Iterator[tuple[SourceExperiment, Path]]:
         for parent in (self.root, self.root / _TRASH):

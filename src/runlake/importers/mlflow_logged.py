@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from runlake import schema
 from runlake._lazy import need
+from runlake.importers.mlflow_orphans import Orphan
 from runlake.importers.mlflow_words import millis
 from runlake.importers.source import SourceFile, SourceLogged
 from runlake.logged_models import MeasuredModel, NewModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
+
+    from runlake.importers.source import SourceExperiment
 
 FOLDER: Final = "_models"
 """Below a run lie so the files of logged models that it made."""
+MAKER: Final = "import.source_run_id"
+"""The tag of a logged model whose run is gone for good: that run's id."""
 _STATUSES: Final = {
     1: schema.MODEL_PENDING,
     2: schema.MODEL_READY,
@@ -38,13 +44,15 @@ class Logged:
         made: by the run that made them.
         measured: what was measured of models, by the run that did.
         places: where the files of each lie, by model.
-        orphans: models that no run made, which have no place in a lake's import.
+        orphans: those that no run made.
+        tracking_uri: of the store that says so, None of a folder.
     """
 
     made: dict[str, list[SourceLogged]] = field(default_factory=lambda: defaultdict(list))
     measured: dict[str, list[MeasuredModel]] = field(default_factory=lambda: defaultdict(list))
     places: dict[str, str] = field(default_factory=dict)
-    orphans: int = 0
+    orphans: list[SourceLogged] = field(default_factory=list)
+    tracking_uri: str | None = None
 
     def files(self, run_id: str) -> Iterator[SourceFile]:
         """Yield the files of the models that a run made.
@@ -54,15 +62,41 @@ class Logged:
         """
         for each in self.made.get(run_id, ()):
             model_id = each.model.model_id
-            place = self.places.get(model_id, "")
-            root = _local(place)
-            if root is not None:
-                found = need("runlake.importers.mlflow_folder").files_below(root)
-                files = (SourceFile.local(path, file) for path, file in found)
-            else:
-                files = need("runlake.importers.mlflow_client").files_at(place)
-            for file in files:
+            for file in self.files_of(model_id):
                 yield file._replace(path=f"{FOLDER}/{model_id}/{file.path}")
+
+    def files_of(self, model_id: str) -> Iterator[SourceFile]:
+        """Yield the files of one model.
+
+        Raises:
+            SourceError: they cannot be listed.
+        """
+        place = self.places.get(model_id, "")
+        root = _local(place)
+        if root is None:
+            files_at = need("runlake.importers.mlflow_client").files_at
+            yield from files_at(place, self.tracking_uri)
+            return
+        for path, file in need("runlake.importers.mlflow_folder").files_below(root):
+            yield SourceFile.local(path, file)
+
+    def without(self, experiment: SourceExperiment, run_ids: Collection[str]) -> Iterator[Orphan]:
+        """Yield the models that belong to none of the runs that there are.
+
+        Args:
+            experiment: where they lie.
+            run_ids: all runs of it.
+        """
+        for run_id, models in self.made.items():
+            for each in models if run_id not in run_ids else ():
+                tags = {MAKER: run_id, **each.model.tags}
+                alone = each._replace(model=replace(each.model, source_run_id=None, tags=tags))
+                yield self._orphan(experiment, alone)
+        for each in self.orphans:
+            yield self._orphan(experiment, each)
+
+    def _orphan(self, experiment: SourceExperiment, each: SourceLogged) -> Orphan:
+        return Orphan(experiment, each, partial(self.files_of, each.model.model_id))
 
     def add(
         self, about: Mapping[str, Any], params: Mapping[str, str], tags: Mapping[str, str]
@@ -74,14 +108,11 @@ class Logged:
             params: texts by key.
             tags: likewise.
         """
-        run_id = about.get("source_run_id")
-        if not run_id:
-            self.orphans += 1
-            return
+        run_id = str(about.get("source_run_id") or "")
         model = NewModel(
             model_id=str(about["model_id"]),
             name=str(about.get("name") or ""),
-            source_run_id=str(run_id),
+            source_run_id=run_id or None,
             model_type=about.get("model_type") or None,
             params=dict(params),
             tags=dict(tags),
@@ -89,7 +120,8 @@ class Logged:
             time_us=millis(about.get("creation_timestamp")),
         )
         updated = millis(about.get("last_updated_timestamp"))
-        self.made[str(run_id)].append(SourceLogged(model, updated, about.get("status_message")))
+        among = self.made[run_id] if run_id else self.orphans
+        among.append(SourceLogged(model, updated, about.get("status_message")))
         self.places[model.model_id] = str(about.get("artifact_location") or "")
 
 
@@ -100,7 +132,7 @@ def client_logged(client: Any, experiment_id: str) -> Logged:  # noqa: ANN401 - 
         client: MLflow's; one of before 3 knows none.
         experiment_id: the experiment.
     """
-    found = Logged()
+    found = Logged(tracking_uri=str(client.tracking_uri))
     token = None
     while hasattr(client, "search_logged_models"):
         page = client.search_logged_models([experiment_id], max_results=_PAGE, page_token=token)

@@ -11,11 +11,12 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import schema
-from runlake._lazy import need
+from runlake._lazy import lazy, need
 from runlake.errors import NotFoundError, RunlakeError
 from runlake.importers.facts import ids_of
 from runlake.importers.mlflow_logged import FOLDER
 from runlake.importers.source import Note
+from runlake.questions import ask
 from runlake.registry import uris
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from runlake.importers.report import Report
     from runlake.lake import Lake
+    from runlake.query import logged as query_logged
+    from runlake.query.logged import LoggedModel
+else:
+    query_logged = lazy("runlake.query.logged")
 
 _PAGE: Final = 1000
 _VERSION: Final = re.compile(r"version-(\d+)")
@@ -153,9 +158,10 @@ def bring_models(models: Iterable[SourceModel], lake: Lake, report: Report) -> N
     """
     lake.flush()
     lake.refresh()
+    logged = ask(lake, query_logged.read_models)
     for model in models:
         try:
-            _bring(model, lake, report)
+            _bring(model, lake, report, logged)
         except RunlakeError as error:
             if error.kind == "storage":
                 raise
@@ -193,7 +199,9 @@ def _download_uri(client: Any, name: str, version: str) -> str | None:  # noqa: 
     return found
 
 
-def _bring(model: SourceModel, lake: Lake, report: Report) -> None:
+def _bring(
+    model: SourceModel, lake: Lake, report: Report, logged: Mapping[str, LoggedModel]
+) -> None:
     registry = lake.registry
     try:
         there = registry.get_registered_model(model.name)
@@ -218,7 +226,7 @@ def _bring(model: SourceModel, lake: Lake, report: Report) -> None:
             made += 1
             registry.create_model_version(model.name, _PLACEHOLDER, reason=_PLACEHOLDER)
             registry.delete_model_version(model.name, made, reason=_PLACEHOLDER)
-        _make(model.name, version, lake)
+        _make(model.name, version, lake, logged)
         made = version.number
         report.add(versions=1)
     for alias, number in model.aliases.items():
@@ -245,7 +253,7 @@ def _go_on(model: SourceModel, made: int, lake: Lake) -> None:
             registry.transition_model_version_stage(model.name, number, stage, reason=_REASON)
 
 
-def _make(name: str, version: SourceVersion, lake: Lake) -> None:
+def _make(name: str, version: SourceVersion, lake: Lake, logged: Mapping[str, LoggedModel]) -> None:
     run_id = None if version.run_id is None else ids_of("mlflow", version.run_id)
     made = lake.registry.create_model_version(
         name,
@@ -254,7 +262,7 @@ def _make(name: str, version: SourceVersion, lake: Lake) -> None:
         tags=version.tags,
         run_link=version.run_link,
         description=version.description,
-        location=_location(version),
+        location=_location(version, lake, logged),
         logged_model_id=version.model_id or _logged(version.source),
         creation_time=version.created_ms,
         reason=_REASON,
@@ -271,12 +279,14 @@ def _logged(said: str | None) -> str | None:
     return None if found is None else found[0]
 
 
-def _location(version: SourceVersion) -> str:
-    """Return where the files of a version lie now: in its run, if they came with it."""
+def _location(version: SourceVersion, lake: Lake, logged: Mapping[str, LoggedModel]) -> str:
+    """Return where the files of a version lie now: with its run or model, if they came so."""
     for said in (version.model_id, version.location, version.source):
-        model_id = _logged(said)
-        if model_id is not None and version.run_id is not None:
-            return uris.run_uri(version.run_id, f"{FOLDER}/{model_id}")
+        model = logged.get(_logged(said) or "")
+        if model is not None and model.source_run_id is None:
+            return lake.artifacts.uri(model.experiment_id, model.model_id)
+        if model is not None:
+            return uris.run_uri(model.home, f"{FOLDER}/{model.model_id}")
     for said in (version.location, version.source):
         if said and uris.is_run_uri(said):
             return said

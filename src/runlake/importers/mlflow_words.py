@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 PARENT: Final = "mlflow.parentRunId"
 USER: Final = "mlflow.user"
 CONTEXT: Final = "mlflow.data.context"
-ORPHANS_NOTE: Final = "logged model left out: no run made it"
 _GREATEST: Final = math.nextafter(math.inf, 0)
 
 

@@ -2,7 +2,8 @@
 
 MLflow gives runs ids of its own, so each has its id of the lake as the tag `runlake.run_id`, and
 `runlake.exported` once all of it is there. Whoever is interrupted calls again: of a run that is
-half there only the rest goes. What MLflow cannot hold (times below a millisecond, long texts, some
+half there only the rest goes. Logged models go with their runs, and registered models when
+everything goes. What MLflow cannot hold (times below a millisecond, long texts, some
 characters in keys) is named in the report.
 """
 
@@ -15,6 +16,8 @@ from runlake import clock, schema
 from runlake._lazy import lazy, need
 from runlake.errors import InvalidInputError, NotFoundError
 from runlake.importers.mlflow_client import client_of, told, without_password
+from runlake.importers.outward_logged import Homes, LoggedOut
+from runlake.importers.outward_models import RegistryOut
 from runlake.importers.outward_run import EXPORTED, RUN_ID, Exported, send
 from runlake.importers.report import Report
 from runlake.importers.source import Note, SourceError
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from runlake.importers.bring import Progress
     from runlake.lake import Lake
+    from runlake.pinned import PinnedLake
     from runlake.query import imported
     from runlake.query.engine import Query
 else:
@@ -87,6 +91,7 @@ class _Outward:
         self._artifacts = artifacts
         self._homes: dict[str, str] = {}
         self._there: dict[str, Exported] = {}
+        self._delete: list[str] = []
 
     def run(
         self,
@@ -98,6 +103,7 @@ class _Outward:
         self._lake.refresh()
         with self._lake.at() as then:
             wanted = ask(then, lambda query: _wanted(query, run_ids, experiments))
+            self._delete = [each["run_id"] for each in wanted if _is_deleted(each)]
             for number, about in enumerate(wanted):
                 self._report.add(runs=1)
                 try:
@@ -107,7 +113,10 @@ class _Outward:
                     self._report.fail(f"run {about['run_id']} did not go: {error}")
                 done = self._report
                 progress(made(number + 1, len(wanted), done.points, done.artifact_bytes))
+            with told(self._report.target):
+                self._send_models(then, run_ids, experiments)
             left = ask(then, imported.left_behind) if wanted else {}
+        self._delete_runs()
         self._delete_experiments()
         for what, count in left.items():
             self._report.lose("", [Note(f"{what} stay in the lake", "", count)])
@@ -165,12 +174,46 @@ class _Outward:
             if not token:
                 return
 
+    def _send_models(
+        self, then: PinnedLake, run_ids: Collection[str] | None, experiments: Collection[str] | None
+    ) -> None:
+        """Bring logged models, and the registered ones if everything goes."""
+
+        def home(experiment_id: str) -> str | None:
+            name = then.get_experiment(experiment_id).name
+            return self._home(name) if experiments is None or name in experiments else None
+
+        runs = {run_id: there.mlflow_id for run_id, there in self._there.items()}
+        homes = Homes(runs, home, takes_orphans=run_ids is None)
+        logged = LoggedOut(self._client, self._lake, self._report, artifacts=self._artifacts)
+        ask(then, partial(logged.send, homes=homes))
+        standing = self._lake.registry.standing()
+        if run_ids is None and experiments is None:
+            out = RegistryOut(self._client, self._report, runs=runs, logged=logged.gone)
+            out.send(standing)
+        elif standing.by_name:
+            what = "registered models stay in the lake: they go when everything goes"
+            self._report.lose("", [Note(what, "", len(standing.by_name))])
+
+    def _delete_runs(self) -> None:
+        """Delete those that the lake has deleted; last, because nothing more goes to them then."""
+        for run_id in self._delete:
+            there = self._there.get(run_id)
+            if there is None or there.is_deleted:
+                continue
+            with told(self._report.target):
+                self._client.delete_run(there.mlflow_id)
+
     def _delete_experiments(self) -> None:
         for name, experiment_id in self._homes.items():
             given = self._lake.get_experiment_by_name(name)
             if given is not None and given.lifecycle_stage == schema.DELETED:
                 with told(self._report.target):
                     self._client.delete_experiment(experiment_id)
+
+
+def _is_deleted(about: dict[str, Any]) -> bool:
+    return bool(about["lifecycle_stage"] == schema.DELETED)
 
 
 def _wanted(

@@ -12,6 +12,7 @@ from runlake._lazy import lazy, need
 from runlake.artifacts.sending import sha256_of
 from runlake.importers.facts import digest
 from runlake.importers.mlflow_client import files_at, told
+from runlake.importers.mlflow_logged import FOLDER
 from runlake.importers.source import Note, point_table
 from runlake.importers.tally import Remainder, Tally, joined, tallies
 
@@ -52,6 +53,11 @@ class Exported(NamedTuple):
     mark: str
     run: Any = None
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it is known to be in MLflow's bin."""
+        return self.run is not None and self.run.info.lifecycle_stage == schema.DELETED
+
 
 class _Facts(NamedTuple):
     """What goes, as MLflow can hold it."""
@@ -73,7 +79,7 @@ def send(
     files: Artifacts | None,
     report: Report,
 ) -> Exported:
-    """Bring one run into MLflow, whole.
+    """Bring one run into MLflow, whole; one that is deleted in the lake is open there yet.
 
     Args:
         client: MLflow's.
@@ -95,7 +101,11 @@ def send(
     facts = _facts(query, about, parent_id)
     points = _Points(query, run_id)
     said = imported.artifacts(query, [run_id])
-    known = {path: mark for (_, path), mark in said.items()} if files is not None else {}
+    known = {
+        path: mark
+        for (_, path), mark in said.items()
+        if files is not None and not path.startswith(f"{FOLDER}/")  # these go with their models
+    }
     mark = digest([facts.params, facts.tags, points.mark(), sorted(known.items()), _itself(about)])
     if there is not None and there.mark == mark:
         report.add(already=1)
@@ -103,7 +113,7 @@ def send(
     with told(report.target):
         mlflow_id = there.mlflow_id if there is not None else _create(client, about, home, facts)
         is_new = there is None
-        if there is not None and there.run.info.lifecycle_stage == schema.DELETED:
+        if there is not None and there.is_deleted:
             client.restore_run(mlflow_id)
         _send_facts(client, mlflow_id, facts, there)
         count = points.send(client, mlflow_id, is_new=is_new)
@@ -156,8 +166,6 @@ def _end(client: Any, mlflow_id: str, about: Mapping[str, Any]) -> None:  # noqa
         client.set_terminated(mlflow_id, status, None if end_us is None else end_us // 1000)
     elif status != schema.RUNNING:
         client.update_run(mlflow_id, status=status)
-    if about["lifecycle_stage"] == schema.DELETED:
-        client.delete_run(mlflow_id)
 
 
 def _facts(query: Query, about: Mapping[str, Any], parent_id: str | None) -> _Facts:
@@ -270,7 +278,7 @@ def _send_files(  # noqa: PLR0917 - all of one call
 def _digests(client: Any, mlflow_id: str) -> dict[str, tuple[int, str]]:  # noqa: ANN401 - MLflow's
     """Return size and digest of each file that a run has there; they are read for it."""
     found = {}
-    for each in files_at(client.get_run(mlflow_id).info.artifact_uri):
+    for each in files_at(client.get_run(mlflow_id).info.artifact_uri, client.tracking_uri):
         with tempfile.TemporaryDirectory(prefix="runlake-export-") as folder:
             file = each.fetch(Path(folder))
             found[each.path] = file.stat().st_size, sha256_of(file)

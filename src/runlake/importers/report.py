@@ -43,6 +43,8 @@ class Report:
         brought: runs that came new.
         grown: runs of which more came.
         already: runs of which everything was there.
+        unread: those among them that were not read again: the sizes and times of their files are
+            what they were when they came.
         failed: runs that did not come, or not as they were; `problems` says why.
         experiments: names of the experiments that runs or their own being brought.
         points: metric points that came.
@@ -52,6 +54,7 @@ class Report:
         events: other events that came, as histograms.
         artifacts: files that came.
         artifact_bytes: their length.
+        logged_models: logged models that came.
         models: registered models that came.
         versions: versions of models that came.
         checked: runs that were read back from the target and compared.
@@ -67,6 +70,7 @@ class Report:
     brought: int = 0
     grown: int = 0
     already: int = 0
+    unread: int = 0
     failed: int = 0
     experiments: list[str] = field(default_factory=list)
     points: int = 0
@@ -76,6 +80,7 @@ class Report:
     events: int = 0
     artifacts: int = 0
     artifact_bytes: int = 0
+    logged_models: int = 0
     models: int = 0
     versions: int = 0
     checked: int = 0

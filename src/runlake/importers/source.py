@@ -195,6 +195,8 @@ class SourceRun:
         version: what is different whenever anything of the run is, and costs little to find out
             (sizes and times of its files): a run that came whole with the same version is not
             read again. Empty: there is none, it is read again and compared.
+        read: of a run of which it costs to know more than id, experiment and version: gives all
+            of it, and is called only if the version is another. None: this is all of it.
     """
 
     source_id: str
@@ -220,6 +222,7 @@ class SourceRun:
     events: Callable[[], Iterable[SourceEvent]] = tuple
     notes: Callable[[], Iterable[Note]] = tuple
     version: str = ""
+    read: Callable[[], SourceRun] | None = None
 
 
 class Source(ABC):
@@ -249,12 +252,13 @@ class Source(ABC):
         """Return experiments that are to be there though no run lies in them."""
         return ()
 
-    def finish(self, lake: Lake, report: Report) -> None:  # noqa: B027 - most have nothing more
+    def finish(self, lake: Lake, report: Report, *, artifacts: bool) -> None:  # noqa: B027 - most have nothing more
         """Bring what is no run, once all runs came, as registered models.
 
         Args:
             lake: where it goes; what is there already is left as it is.
             report: takes what was done.
+            artifacts: whether files come too.
         """
 
     def notes(self) -> Iterable[Note]:

@@ -7,10 +7,10 @@ in a folder below another run's folder is nested in it, as those are that `add_h
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -99,26 +99,29 @@ class EventTree(Source):
         return len(self._folders)
 
     def runs(self) -> Iterator[SourceRun]:
-        """Yield the runs by path; one that holds another comes first.
-
-        Raises:
-            SourceError: an event file is damaged.
-        """
+        """Yield the runs by path; one that holds another comes first."""
         for folder, files in sorted(self._folders.items()):
             above = next((one for one in folder.parents if one in self._folders), None)
             parent = None if above is None else self._id(above)
             path = folder.relative_to(self._root).as_posix()
             name = self._root.resolve().name if path == "." else path
-            try:
-                yield _EventRun(files).run(self._id(folder), self._experiment, name, parent)
-            except SourceError as error:
-                where = SourceExperiment(self._experiment)
-                yield histories.unreadable(self._id(folder), where, error)
+            sketch = SourceRun(
+                source_id=self._id(folder),
+                experiment=SourceExperiment(self._experiment),
+                name=name,
+                parent_id=parent,
+                version=histories.version_of(files),
+            )
+            yield replace(sketch, read=partial(_read, files, sketch))
 
     def _id(self, folder: Path) -> str:
         # A file's name has the second, the host and the process that made it.
         path = folder.relative_to(self._root).as_posix()
         return f"{path}:{self._folders[folder][0].name}"
+
+
+def _read(files: Sequence[Path], sketch: SourceRun) -> SourceRun:
+    return _EventRun(files).run(sketch)
 
 
 class _EventRun:
@@ -183,27 +186,19 @@ class _EventRun:
         )
         return tb.OTHER if is_odd or value.kind == tb.TEXT else value.kind
 
-    def run(self, source_id: str, experiment: str, name: str, parent_id: str | None) -> SourceRun:
+    def run(self, sketch: SourceRun) -> SourceRun:
         """Return it as the importer takes it."""
-        seen = hashlib.sha256()
-        for file in self._files:
-            stat = file.path.stat()
-            seen.update(f"{file.path.name}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
-        return SourceRun(
-            source_id=source_id,
-            experiment=SourceExperiment(experiment),
-            name=name,
+        return replace(
+            sketch,
             status=self._status or schema.FINISHED,
             start_us=self._start_us,
             end_us=self._end_us,
-            parent_id=parent_id,
             params=self._params,
             tags=self._tags,
             points=self._points,
             artifacts=self._artifacts,
             events=self._events,
             notes=self._notes,
-            version=seen.hexdigest(),
         )
 
     def _points(self) -> Iterator[pa.Table]:

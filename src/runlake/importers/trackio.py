@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +36,12 @@ if TYPE_CHECKING:
 _MAGIC: Final = b"SQLite format 3\0"
 _OTHERS: Final = "trackio/history.jsonl"
 _ARTIFACTS: Final = "trackio/artifacts.json"
+_CONTENT: Final = {
+    "metrics": "metrics",
+    "configs": "config",
+    "system_metrics": "metrics",
+    "alerts": "text",
+}
 _LEVELS: Final = {"info": "info", "warn": "warning", "error": "error"}
 _INBOX: Final = "rows in Trackio's inbox are left out: open its dashboard once, which takes them in"
 _NO_STATUS: Final = "Trackio keeps no status: every run is FINISHED"
@@ -108,11 +116,13 @@ class TrackioProjects(Source):
             experiment = self._experiment or file.stem
             try:
                 for run in database.runs():
-                    try:
-                        yield _ProjectRun(database, run).run(experiment)
-                    except SourceError as error:
-                        where = SourceExperiment(experiment)
-                        yield histories.unreadable(run.run_id, where, error)
+                    sketch = SourceRun(
+                        source_id=_id(database, run),
+                        experiment=SourceExperiment(experiment),
+                        name=run.name,
+                        version=_version(database, run),
+                    )
+                    yield replace(sketch, read=partial(_read, database, run, sketch))
                 self._notes += database.notes()
             finally:
                 database.close()
@@ -124,6 +134,29 @@ class TrackioProjects(Source):
         count = sum(path.is_file() for path in inbox.rglob("*"))
         if count:
             yield Note(_INBOX, str(inbox), count)
+
+
+def _id(database: Database, run: DatabaseRun) -> str:
+    return run.run_id if run.column == "run_id" else f"{database.file.stem}/{run.run_id}"
+
+
+def _version(database: Database, run: DatabaseRun) -> str:
+    """Return a digest of how many rows a run has, how many characters, and which files."""
+    seen = hashlib.sha256(run.name.encode())
+    for table, column in _CONTENT.items():
+        columns = f"count(*), max(id), sum(length({column}))"
+        for counts in database.of_run(table, columns, run):
+            seen.update(f"{table}:{counts}\n".encode())
+    for query in (MADE, USED):
+        seen.update(repr(database.versions(query, run)).encode())
+    folder = database.media / database.file.stem / run.name
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        seen.update(f"{file.relative_to(folder).as_posix()}:{stamp(file)}\n".encode())
+    return seen.hexdigest()
+
+
+def _read(database: Database, run: DatabaseRun, sketch: SourceRun) -> SourceRun:
+    return _ProjectRun(database, run).run(sketch)
 
 
 class _ProjectRun:
@@ -142,7 +175,7 @@ class _ProjectRun:
         self._made = database.versions(MADE, run)
         self._missing: list[str] = []
 
-    def run(self, experiment: str) -> SourceRun:
+    def run(self, sketch: SourceRun) -> SourceRun:
         """Return it as the importer takes it."""
         config, run = self._config, self._run
         began = config.get("_Created")
@@ -156,12 +189,8 @@ class _ProjectRun:
         }
         user = config.get("_Username")
         ends = [end for end in (self._found.last_us, self._system.last_us) if end is not None]
-        return SourceRun(
-            source_id=run.run_id
-            if run.column == "run_id"
-            else f"{self._database.file.stem}/{run.run_id}",
-            experiment=SourceExperiment(experiment),
-            name=run.name,
+        return replace(
+            sketch,
             start_us=min(firsts, default=None),
             end_us=max(ends, default=None),
             user=user if isinstance(user, str) else None,
@@ -175,7 +204,6 @@ class _ProjectRun:
             artifacts=self._files,
             events=self._events,
             notes=self._notes,
-            version=self._version(),
         )
 
     def _json(self, text: str | bytes) -> dict[str, Any]:
@@ -270,17 +298,6 @@ class _ProjectRun:
         yield Note(_NO_STATUS)
         yield from self._found.notes(_OTHERS)
         yield from (Note(_NO_FILE, path) for path in self._missing)
-
-    def _version(self) -> str:
-        """Return how many rows there are and which was the last, and the files' sizes."""
-        seen = hashlib.sha256()
-        for table in ("metrics", "configs", "system_metrics", "alerts"):
-            rows = self._database.of_run(table, "id", self._run)
-            last = max((row[0] for row in rows), default=0)
-            seen.update(f"{table}:{last}\n".encode())
-        for path in sorted(self._found.files):
-            seen.update(f"{path}:{stamp(self._database.media / path)}\n".encode())
-        return seen.hexdigest()
 
 
 _OWN_KEYS: Final = {"_Username", "_Created", "_Group"}

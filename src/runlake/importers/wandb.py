@@ -134,12 +134,17 @@ class OfflineRuns(Source):
         """Yield the runs by entity, project and id; those that are damaged last."""
         for group, parts in sorted(self._groups.items()):
             files = [file for _, file in sorted(parts)]
-            try:
-                yield _OfflineRun(files).run(self._experiment)
-            except SourceError as error:
-                yield histories.unreadable("/".join(group), self._home(group[1]), error)
+            yield SourceRun(
+                source_id="/".join(group),
+                experiment=self._home(group[1]),
+                version=(version := histories.version_of(_files_of(files))),
+                read=partial(self._read, files, version),
+            )
         for file, why in self._damaged.items():
             yield histories.unreadable(file.name, self._home(_NO_PROJECT), why)
+
+    def _read(self, files: Sequence[Path], version: str) -> SourceRun:
+        return _OfflineRun(files).run(self._experiment, version)
 
     def _home(self, project: str) -> SourceExperiment:
         return SourceExperiment(self._experiment or project or _NO_PROJECT)
@@ -175,7 +180,7 @@ class _OfflineRun:
         self._found = histories.survey(self._history())
         self._notes: list[Note] = []
 
-    def run(self, experiment: str | None) -> SourceRun:
+    def run(self, experiment: str | None, version: str) -> SourceRun:
         """Return it as the importer takes it."""
         said, found = self._said, self._found
         config = {key: value for key, value in said.config.items() if key not in _OWN_KEYS}
@@ -201,7 +206,7 @@ class _OfflineRun:
             artifacts=self._files,
             events=self._events,
             notes=self._all_notes,
-            version=_version([log.path for log in self._logs]),
+            version=version,
         )
 
     def _tags(self) -> dict[str, str]:
@@ -389,12 +394,8 @@ def _told(artifact: Message) -> Mapping[str, object]:
     }
 
 
-def _version(files: Sequence[Path]) -> str:
-    """Return what changes when a log grows or a file beside it does."""
-    seen = hashlib.sha256()
-    for log in files:
-        beside = sorted(file for file in _regular(log.parent / "files") if file.is_file())
-        for file in (log, *beside):
-            stat = file.stat()
-            seen.update(f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
-    return seen.hexdigest()
+def _files_of(logs: Sequence[Path]) -> Iterator[Path]:
+    """Yield each log, and the files beside it that are there."""
+    for log in logs:
+        yield log
+        yield from sorted(file for file in _regular(log.parent / "files") if file.is_file())

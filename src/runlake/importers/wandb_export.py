@@ -7,10 +7,11 @@ and metric (`name - metric`), thinned by W&B.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from runlake._lazy import lazy
@@ -80,7 +81,17 @@ class ExportedHistories(Source):
         found = _chart_runs(tables[0].columns)
         for run, columns in found.items() if found else [(name, None)]:
             source_id = path if run == name else f"{path}/{run}"
-            yield _ExportedRun(tables, columns).run(self._experiment, run, source_id)
+            sketch = SourceRun(
+                source_id=f"{self._experiment}/{source_id}",
+                experiment=SourceExperiment(self._experiment),
+                name=run,
+                version=histories.version_of(table.file for table in tables),
+            )
+            yield replace(sketch, read=partial(_read, tables, columns, sketch))
+
+
+def _read(tables: Sequence[_Table], columns: dict[str, str] | None, sketch: SourceRun) -> SourceRun:
+    return _ExportedRun(tables, columns).run(sketch)
 
 
 def _chart_runs(columns: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -141,21 +152,14 @@ class _ExportedRun:
         self._time = next((name for name in ("_timestamp", "_runtime") if name in names), None)
         self._found = histories.survey(self._rows())
 
-    def run(self, experiment: str, name: str, source_id: str) -> SourceRun:
+    def run(self, sketch: SourceRun) -> SourceRun:
         """Return it as the importer takes it."""
-        seen = hashlib.sha256()
-        for table in self._tables:
-            stat = table.file.stat()
-            seen.update(f"{table.file.name}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
-        return SourceRun(
-            source_id=f"{experiment}/{source_id}",
-            experiment=SourceExperiment(experiment),
-            name=name,
+        return replace(
+            sketch,
             points=lambda: histories.points(self._rows()),
             artifacts=self._files,
             events=lambda: histories.histogram_events(self._rows()),
             notes=self._notes,
-            version=seen.hexdigest(),
         )
 
     def _rows(self) -> Iterator[histories.Row]:

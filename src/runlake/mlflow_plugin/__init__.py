@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from runlake._lazy import lazy
-from runlake.mlflow_plugin.serving import settle_destination
+from runlake.mlflow_plugin.serving import artifact_root, settle_destination
 
 artifacts = lazy("runlake.mlflow_plugin.artifacts")
 registry = lazy("runlake.mlflow_plugin.registry")
@@ -24,9 +24,10 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None) -> Any:  # n
 
     Args:
         store_uri: of the lake, `runlake:///path` or `runlake+s3://bucket/prefix`.
-        artifact_uri: where new experiments keep artifacts; None: in the lake.
+        artifact_uri: where new experiments keep artifacts; None: where this process, if it is
+            MLflow's server on this lake, has them, else in the lake.
     """
-    return tracking.TrackingStore(store_uri, artifact_uri)
+    return tracking.TrackingStore(store_uri, artifact_uri or artifact_root(store_uri))
 
 
 def registry_store(store_uri: str, tracking_uri: str | None = None) -> Any:  # noqa: ANN401 - as above

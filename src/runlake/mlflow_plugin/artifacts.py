@@ -132,7 +132,7 @@ class LakeArtifactRepository(ArtifactRepository):  # type: ignore[misc]  # MLflo
         Raises:
             MlflowException: the path leaves the run, or the store refused.
         """
-        outer = _checked(path)
+        outer = _asked(path)
         spot = self._spot(outer)
         return [
             FileInfo(posixpath.join(outer, posixpath.basename(each.path)), each.is_dir, size)
@@ -157,7 +157,7 @@ class LakeArtifactRepository(ArtifactRepository):  # type: ignore[misc]  # MLflo
                 or the store refused.
         """
         folder = _folder(dst_path)
-        outer = _checked(artifact_path)
+        outer = _asked(artifact_path)
         spot = self._spot(outer)
         but = None if spot.path else uris.MODELS_FOLDER
         target = folder / outer
@@ -165,9 +165,9 @@ class LakeArtifactRepository(ArtifactRepository):  # type: ignore[misc]  # MLflo
             spot.artifacts.download_as(
                 spot.run_id, spot.path, target=target, but=but, progress=_silent
             )
-        except NotFoundError:
-            if artifact_path:
-                raise
+        except NotFoundError as error:
+            if outer:
+                raise _is_missing(outer, error) from error
         return str(target)
 
     @translated
@@ -182,10 +182,12 @@ class LakeArtifactRepository(ArtifactRepository):  # type: ignore[misc]  # MLflo
             MlflowException: there is no such file, it is not what was logged, or the store
                 refused.
         """
-        spot = self._spot(_checked(remote_file_path))
-        spot.artifacts.download_as(
-            spot.run_id, spot.path, target=Path(local_path).absolute(), progress=_silent
-        )
+        spot = self._spot(_asked(remote_file_path))
+        target = Path(local_path).absolute()
+        try:
+            spot.artifacts.download_as(spot.run_id, spot.path, target=target, progress=_silent)
+        except NotFoundError as error:
+            raise _is_missing(remote_file_path, error) from error
 
     @translated
     def get_local_path(self, artifact_path: str) -> str | None:
@@ -198,10 +200,16 @@ class LakeArtifactRepository(ArtifactRepository):  # type: ignore[misc]  # MLflo
             The file, which must not be changed; None where the lake is no folder.
 
         Raises:
-            MlflowException: there is no such artifact.
+            MlflowException: there is no such artifact, or it is a folder.
         """
-        spot = self._spot(_checked(artifact_path))
-        found = spot.artifacts.local_file(spot.run_id, spot.path)
+        spot = self._spot(_asked(artifact_path))
+        try:
+            found = spot.artifacts.local_file(spot.run_id, spot.path)
+        except NotFoundError as error:
+            if spot.path and spot.artifacts.list(spot.run_id, spot.path):
+                message = f"{artifact_path!r} refers to a directory, not a file."
+                raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE) from error
+            raise _is_missing(artifact_path, error) from error
         return None if found is None else str(found)
 
     @translated
@@ -275,6 +283,21 @@ def _checked(path: str | None) -> str:
     return text
 
 
+def _asked(path: str | None) -> str:
+    """Return the checked path of what is to be read; a dot is everything, as in a local folder."""
+    text = "" if path == "." else (path or "").removesuffix("/.")
+    try:
+        return _checked(text)
+    except MlflowException as error:
+        message = f"Invalid path: {error.message}"
+        raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE) from error
+
+
+def _is_missing(path: str, error: NotFoundError) -> MlflowException:
+    message = f"No such artifact: {path!r}. {error}"
+    return MlflowException(message, error_code=RESOURCE_DOES_NOT_EXIST)
+
+
 def _folder(given: str | None) -> Path:
     """Return the folder that files are fetched into."""
     if not given:
@@ -282,7 +305,7 @@ def _folder(given: str | None) -> Path:
     folder = Path(given).absolute()
     if not folder.is_dir():
         code = INVALID_PARAMETER_VALUE if folder.exists() else RESOURCE_DOES_NOT_EXIST
-        what = "is no folder" if folder.exists() else "does not exist"
+        what = "must be a directory" if folder.exists() else "does not exist"
         message = f"The destination path for downloaded artifacts {what}: {folder}"
         raise MlflowException(message, error_code=code)
     return folder

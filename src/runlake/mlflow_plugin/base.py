@@ -34,6 +34,10 @@ class LakeStore:
         self._opened = os.getpid(), lake_of(store_uri)
         super().__init__()
 
+    def __reduce__(self) -> tuple[type[LakeStore], tuple[str, str | None]]:
+        """Send only where the lake is to other processes; they open it anew."""
+        return type(self), (self.store_uri, self.artifact_root_uri)
+
     @property
     def lake(self) -> Lake:
         """The lake; a forked child has its own."""

@@ -26,6 +26,8 @@ _CODES: Final = (
     (errors.LimitExceededError, codes.RESOURCE_LIMIT_EXCEEDED),
     (errors.StorageError, codes.TEMPORARILY_UNAVAILABLE),
 )
+# What MLflow's parser raises at some texts instead of its own error.
+_FAILURES: Final = (AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 
 
 def translated(call: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
@@ -46,6 +48,29 @@ def translated(call: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
             raise as_mlflow(error) from error
 
     return wrapped
+
+
+def refusal(
+    error: errors.RunlakeError, *parses: Callable[[], object]
+) -> errors.RunlakeError | MlflowException:
+    """Return what to raise where a question of MLflow's client cannot be read.
+
+    Args:
+        error: what says so.
+        *parses: read the parts of the question as MLflow does.
+
+    Returns:
+        MLflow's own error, and ours behind it; only ours where MLflow would read the question.
+    """
+    for parse in parses:
+        try:
+            parse()
+        except MlflowException as theirs:
+            text = f"{theirs.message}\n{error}"
+            return MlflowException(text, error_code=codes.INVALID_PARAMETER_VALUE)
+        except _FAILURES:
+            continue
+    return error
 
 
 def as_mlflow(error: errors.RunlakeError) -> MlflowException:

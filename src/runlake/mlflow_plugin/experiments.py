@@ -6,10 +6,9 @@ numbers: they follow from names, so that hosts agree on them without asking.
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mlflow.entities import Experiment, ExperimentTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -22,7 +21,8 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_DEFAULT, SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.utils.search_utils import SearchExperimentsUtils, SearchUtils
-from mlflow.utils.uri import append_to_uri_path, resolve_uri_if_local
+from mlflow.utils.time import get_current_time_millis
+from mlflow.utils.uri import resolve_uri_if_local
 from mlflow.utils.validation import (
     _validate_experiment_artifact_location_length,
     _validate_experiment_name,
@@ -31,28 +31,35 @@ from mlflow.utils.validation import (
 
 from runlake import clock, ids, schema
 from runlake.errors import AlreadyExistsError
-from runlake.lake_parts import experiments_of, rows_of
-from runlake.mlflow_plugin import uris
-from runlake.mlflow_plugin.base import LakeStore
+from runlake.lake_parts import experiments_of, rows_of, writable_experiments_of
+from runlake.mlflow_plugin.artifact_places import PlaceStore
 from runlake.mlflow_plugin.errors import translated
 from runlake.mlflow_plugin.known import known_runs
 from runlake.query.entities import all_experiments
 from runlake.questions import ask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from runlake.query import entities
     from runlake.query.engine import Query
     from runlake.writing.events import Row
 
-# Given an experiment and a run, returns where the run's artifacts lie.
-Locate: TypeAlias = Callable[[str, str], str]
-
 _DEFAULT_ORDER: Final = ["creation_time DESC", "experiment_id ASC"]
 # So long an experiment is taken for what it was, seconds.
 _TRUSTED_S: Final = 1.0
-# What MLflow's server gives as the root of artifacts where nobody chose one.
-_UNCHOSEN_ROOTS: Final = frozenset({"./mlruns", "mlruns", "./mlartifacts"})
-PROXIED: Final = "mlflow-artifacts:"
+# What ids look like that lakes give, and MLflow; runs may bring others.
+_COMMON_ID: Final = re.compile(r"[0-9a-z]{20}|-?[0-9]+")
+
+
+class _Sortable(NamedTuple):
+    """What experiments are sorted by; MLflow's ids count experiments, so theirs are ranks."""
+
+    name: str
+    creation_time: int
+    last_update_time: int
+    experiment_id: int
+    experiment: Experiment
 
 
 class _Kept(NamedTuple):
@@ -62,8 +69,10 @@ class _Kept(NamedTuple):
     experiment: Experiment
 
 
-class ExperimentStore(LakeStore):
+class ExperimentStore(PlaceStore):
     """What MLflow calls of a tracking store about experiments."""
+
+    DEFAULT_EXPERIMENT_ID: Final = ids.DEFAULT_EXPERIMENT_ID
 
     def __init__(self, store_uri: str, artifact_uri: str | None = None) -> None:
         """Read nothing yet.
@@ -75,6 +84,7 @@ class ExperimentStore(LakeStore):
         self._kept_experiments: dict[str, _Kept] = {}
         self._experiments_lock = threading.Lock()
         self._opened_ms = clock.now_us() // 1000
+        self._is_settled = False
         super().__init__(store_uri, artifact_uri)
 
     @translated
@@ -92,7 +102,8 @@ class ExperimentStore(LakeStore):
             view_type: one of MLflow's `ViewType`.
             max_results: greatest number of experiments.
             filter_string: MLflow's, over name, times and tags.
-            order_by: attributes with ASC or DESC; None: the newest first.
+            order_by: attributes with ASC or DESC, `experiment_id` for the order in which they were
+                made; None: the newest first.
             page_token: of the page before.
 
         Raises:
@@ -102,7 +113,7 @@ class ExperimentStore(LakeStore):
         stages = _stages(view_type)
         found = [each for each in self._all_experiments() if each.lifecycle_stage in stages]
         found = SearchExperimentsUtils.filter(found, filter_string)
-        found = SearchExperimentsUtils.sort(found, order_by or _DEFAULT_ORDER)
+        found = _sorted(found, order_by or _DEFAULT_ORDER)
         offset = SearchUtils.parse_start_offset_from_page_token(page_token)
         end = offset + max_results
         token = SearchExperimentsUtils.create_page_token(end) if end < len(found) else None
@@ -119,7 +130,8 @@ class ExperimentStore(LakeStore):
 
         Args:
             name: 1 to 250 printable characters.
-            artifact_location: where its artifacts lie; None: in the lake.
+            artifact_location: where its artifacts lie; None: below the root that the store was
+                made with, else in the lake.
             tags: its first tags.
 
         Returns:
@@ -142,7 +154,9 @@ class ExperimentStore(LakeStore):
             raise _is_taken(name)
         texts = {tag.key: tag.value for tag in tags or ()}
         try:
-            return self.lake.create_experiment(name, artifact_location or None, tags=texts)
+            return writable_experiments_of(self.lake).create(
+                name, artifact_location or self._new_place, tags=texts, time_us=_now_us()
+            )
         except AlreadyExistsError as error:
             raise _is_taken(name) from error
 
@@ -185,7 +199,7 @@ class ExperimentStore(LakeStore):
         """
         experiment = self._staged_experiment(experiment_id, schema.ACTIVE)
         self._ensure_default(experiment)
-        self.lake.delete_experiment(experiment.experiment_id)
+        writable_experiments_of(self.lake).delete(experiment.experiment_id, time_us=_now_us())
         self._forget_experiment(experiment.experiment_id)
 
     @translated
@@ -206,7 +220,7 @@ class ExperimentStore(LakeStore):
             rows_of(self.lake, hidden[0], experiment_id=home, experiment_name=experiment.name).log(
                 rows
             )
-        self.lake.restore_experiment(home)
+        writable_experiments_of(self.lake).restore(home, time_us=_now_us())
         self._forget_experiment(home)
 
     @translated
@@ -226,7 +240,9 @@ class ExperimentStore(LakeStore):
             raise MlflowException("Cannot rename a non-active experiment.", INVALID_STATE)
         self._ensure_default(experiment)
         try:
-            self.lake.rename_experiment(experiment.experiment_id, new_name)
+            writable_experiments_of(self.lake).rename(
+                experiment.experiment_id, new_name, time_us=_now_us()
+            )
         except AlreadyExistsError as error:
             raise _is_taken(new_name) from error
         self._forget_experiment(experiment.experiment_id)
@@ -264,7 +280,7 @@ class ExperimentStore(LakeStore):
         if key not in experiment.tags:
             message = f"No tag with name: {key} in experiment with id {experiment_id}"
             raise MlflowException(message, RESOURCE_DOES_NOT_EXIST)
-        experiments_of(self.lake).untag(experiment.experiment_id, key)
+        writable_experiments_of(self.lake).untag(experiment.experiment_id, key)
         self._forget_experiment(experiment.experiment_id)
 
     @translated
@@ -275,6 +291,23 @@ class ExperimentStore(LakeStore):
         self._forget_experiment(experiment.experiment_id)
 
     # For the other parts of the store.
+
+    def _experiment_ids(self, given: Iterable[object]) -> list[str]:
+        """Return ids as text; those that nobody has given need not be there.
+
+        Args:
+            given: as a client gives them.
+
+        Raises:
+            MlflowException: one is nothing that could be an experiment's id, nor is there one.
+        """
+        found = list(map(str, given))
+        for each in found:
+            if not each:
+                raise _is_missing(each)
+            if not _COMMON_ID.fullmatch(each):
+                self._experiment(each)
+        return found
 
     def _experiment(self, experiment_id: str) -> Experiment:
         """Return an experiment as it is, or was a second ago.
@@ -302,72 +335,7 @@ class ExperimentStore(LakeStore):
         _check_active(experiment)
         return experiment
 
-    def _locations(self, query: Query) -> Locate:
-        """Return what tells where the artifacts of runs lie, by experiment and run.
-
-        Args:
-            query: the snapshot that the runs are of.
-        """
-
-        def find() -> dict[str, str]:
-            return dict(_chosen_locations(query))
-
-        chosen = query.once("artifact_locations", find)
-        return lambda home, run_id: self._run_place(home, run_id, chosen.get(home))
-
-    def _run_artifact_uri(self, experiment: Experiment, run_id: str) -> str:
-        """Return where the artifacts of a run lie.
-
-        Args:
-            experiment: of the run.
-            run_id: the run.
-        """
-        home = experiment.experiment_id
-        location = experiment.artifact_location
-        chosen = None if location == self._experiment_location(home, None) else location
-        return self._run_place(home, run_id, chosen)
-
-    def _model_artifact_uri(self, experiment_id: str, home: str, model_id: str) -> str:
-        """Return where the files of a logged model lie.
-
-        Args:
-            experiment_id: of the model.
-            home: the run that made it, else its own id.
-            model_id: the model.
-        """
-        location = self._experiment(experiment_id).artifact_location
-        if location != self._experiment_location(experiment_id, None):
-            return str(append_to_uri_path(location, "models", model_id, "artifacts"))
-        below = () if home == model_id else (uris.MODELS_FOLDER, model_id)
-        place = self._run_place(experiment_id, home, None)
-        return "/".join([place, *below])
-
     # Inside.
-
-    def _run_place(self, home: str, run_id: str, chosen: str | None) -> str:
-        """Return where the artifacts of a run lie, in the location that somebody chose or not."""
-        location = self._experiment_location(home, chosen)
-        if chosen is None and self._chosen_root is None:
-            return f"{location}/{run_id}"
-        return str(append_to_uri_path(location, run_id, "artifacts"))
-
-    @cached_property
-    def _lake_root(self) -> str:
-        """Where artifacts in the lake lie."""
-        return uris.artifact_uri(self.store_uri)
-
-    @property
-    def _chosen_root(self) -> str | None:
-        """Where experiments keep artifacts if not in the lake, and nobody chose a place."""
-        return None if self.artifact_root in _UNCHOSEN_ROOTS else self.artifact_root or None
-
-    def _experiment_location(self, experiment_id: str, chosen: str | None) -> str:
-        """Return where the artifacts of an experiment lie."""
-        if chosen is not None:
-            return chosen
-        if self._chosen_root is None:
-            return f"{self._lake_root}/{experiment_id}"
-        return str(append_to_uri_path(self._chosen_root, experiment_id))
 
     def _experiment_entity(self, found: entities.Experiment) -> Experiment:
         home = found.experiment_id
@@ -386,14 +354,16 @@ class ExperimentStore(LakeStore):
     def _default_experiment(self, others: Iterable[Experiment]) -> Experiment:
         """Return the experiment `0` of a lake in which nobody has said anything of it.
 
-        It is older than all others.
+        It is as old as this store, or older than others that are older.
         """
         times = [each.creation_time for each in others if each.creation_time is not None]
-        made_ms = min([self._opened_ms, *(time - 1 for time in times)])
+        oldest_ms = min(times, default=self._opened_ms)
+        made_ms = self._opened_ms if oldest_ms >= self._opened_ms else oldest_ms - 1
+        place = self._new_place(ids.DEFAULT_EXPERIMENT_ID)
         return Experiment(
             experiment_id=ids.DEFAULT_EXPERIMENT_ID,
             name=ids.DEFAULT_EXPERIMENT_NAME,
-            artifact_location=self._experiment_location(ids.DEFAULT_EXPERIMENT_ID, None),
+            artifact_location=self._experiment_location(ids.DEFAULT_EXPERIMENT_ID, place),
             lifecycle_stage=schema.ACTIVE,
             tags=[],
             creation_time=made_ms,
@@ -411,7 +381,10 @@ class ExperimentStore(LakeStore):
     def _seek_experiment(self, experiment_id: str) -> Experiment | None:
         """Return an experiment as the store has it now."""
         found = experiments_of(self.lake).find(experiment_id)
-        return None if found is None else self._keep_experiment(self._experiment_entity(found))
+        if found is None:
+            return None
+        self._is_settled |= experiment_id == ids.DEFAULT_EXPERIMENT_ID
+        return self._keep_experiment(self._experiment_entity(found))
 
     def _read_experiment(self, experiment_id: str) -> Experiment:
         """Return an experiment as the store has it now.
@@ -439,9 +412,31 @@ class ExperimentStore(LakeStore):
         is_default = experiment.experiment_id == ids.DEFAULT_EXPERIMENT_ID
         if is_default and experiments_of(self.lake).find(ids.DEFAULT_EXPERIMENT_ID) is None:
             try:
-                self.lake.create_experiment(ids.DEFAULT_EXPERIMENT_NAME)
+                shown = self._default_experiment(self._all_experiments())
+                writable_experiments_of(self.lake).create(
+                    ids.DEFAULT_EXPERIMENT_NAME,
+                    self._new_place,
+                    tags=None,
+                    time_us=shown.creation_time * 1000,
+                )
             except AlreadyExistsError:  # another process was first
                 return
+
+    def _settle_place(self, experiment: Experiment) -> Experiment:
+        """Let it be known for good how old it is and where artifacts lie, before the first ones.
+
+        Args:
+            experiment: which gets a run, or a logged model.
+
+        Returns:
+            The experiment as it is then.
+        """
+        home = experiment.experiment_id
+        if home == ids.DEFAULT_EXPERIMENT_ID and not self._is_settled:
+            self._ensure_default(experiment)
+            self._is_settled = True
+            return self._keep_experiment(self._read_experiment(home))
+        return experiment
 
     def _keep_experiment(self, experiment: Experiment) -> Experiment:
         with self._experiments_lock:
@@ -480,6 +475,25 @@ def _id_text(experiment_id: Any) -> str:  # noqa: ANN401 - clients give numbers 
     return str(experiment_id)
 
 
+def _now_us() -> int:
+    """Return the time as MLflow's own store takes it."""
+    return int(get_current_time_millis()) * 1000
+
+
+def _sorted(found: list[Experiment], order_by: list[str]) -> list[Experiment]:
+    """Return experiments in an order, as MLflow's clients write it."""
+
+    def age(each: Experiment) -> tuple[bool, int, str]:
+        home = each.experiment_id
+        return home != ids.DEFAULT_EXPERIMENT_ID, each.creation_time or 0, home
+
+    ranked = [
+        _Sortable(each.name, each.creation_time, each.last_update_time, rank, each)
+        for rank, each in enumerate(sorted(found, key=age))
+    ]
+    return [each.experiment for each in SearchExperimentsUtils.sort(ranked, order_by)]
+
+
 def _stages(view_type: int) -> list[str]:
     if view_type == ViewType.ACTIVE_ONLY:
         return [schema.ACTIVE]
@@ -507,15 +521,13 @@ def _deleted_runs(query: Query, experiment_id: str) -> list[str]:
     return [run_id for run_id, home, is_deleted in rows if is_deleted and home == experiment_id]
 
 
-def _chosen_locations(query: Query) -> Iterable[tuple[str, str]]:
-    """Yield the experiments whose artifacts lie where somebody chose."""
-    root = query.tables.root_url
-    for each in query.folded.homes.values():
-        if each.artifact_location != f"{root}/artifacts/{each.experiment_id}":
-            yield each.experiment_id, each.artifact_location
-
-
 def _is_missing(experiment_id: str) -> MlflowException:
+    if not _COMMON_ID.fullmatch(experiment_id):
+        message = (
+            f"Invalid experiment ID {experiment_id!r}. Experiment ID must be a valid integer. The "
+            "ids that a lake gives are texts of 20 lower-case letters and digits."
+        )
+        return MlflowException(message, INVALID_PARAMETER_VALUE)
     return MlflowException(f"No Experiment with id={experiment_id} exists", RESOURCE_DOES_NOT_EXIST)
 
 

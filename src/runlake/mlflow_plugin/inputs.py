@@ -26,7 +26,7 @@ from runlake.query.logged import read_linked
 from runlake.questions import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from runlake.mlflow_plugin.known import KnownRun
     from runlake.query.engine import Query
@@ -48,6 +48,7 @@ class InputStore(LakeStore):
 
     if TYPE_CHECKING:  # of the store's other parts
 
+        def _experiment_ids(self, given: Iterable[object]) -> list[str]: ...
         def _writable(self, run_id: str) -> KnownRun: ...
 
     @translated
@@ -111,7 +112,8 @@ class InputStore(LakeStore):
     @translated
     def _search_datasets(self, experiment_ids: Sequence[str]) -> list[_DatasetSummary]:
         """Return the data sets that runs of some experiments read, each once."""
-        params: dict[str, Any] = {"ids": list(map(str, experiment_ids)), "most": _MOST_SUMMARIES}
+        homes = self._experiment_ids(experiment_ids)
+        params: dict[str, Any] = {"ids": homes, "most": _MOST_SUMMARIES}
         found = ask(self.lake, lambda query: query.read(_SUMMARIES, params, needs=("input_rows",)))
         return [_DatasetSummary(**row) for row in found.to_pylist()]
 
@@ -153,9 +155,10 @@ def _rows_of(run_id: str, given: DatasetInput) -> list[Row]:
 
 
 def _dataset_input(found: input_rows.Input) -> DatasetInput:
-    tags = [InputTag(key, text) for key, text in found.tags.items()]
+    texts = dict(found.tags)
     if found.context is not None:
-        tags.insert(0, InputTag(MLFLOW_DATASET_CONTEXT, found.context))
+        texts[MLFLOW_DATASET_CONTEXT] = found.context
+    tags = [InputTag(key, text) for key, text in sorted(texts.items())]  # as MLflow's database
     dataset = Dataset(
         name=found.name,
         digest=found.digest,

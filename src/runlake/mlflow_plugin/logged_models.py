@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow.entities import (
@@ -17,20 +18,24 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.name_utils import _generate_random_name
 from mlflow.utils.search_utils import SearchLoggedModelsPaginationToken
-from mlflow.utils.validation import _validate_logged_model_name
+from mlflow.utils.validation import (
+    _validate_logged_model_name,
+    _validate_param,
+    _validate_tag,
+)
 
 from runlake import clock, ids, logged_models
-from runlake.errors import NotFoundError
+from runlake.errors import InvalidInputError, NotFoundError
 from runlake.lake_parts import rows_of
 from runlake.mlflow_plugin import logged_search
 from runlake.mlflow_plugin.base import LakeStore
-from runlake.mlflow_plugin.errors import translated
+from runlake.mlflow_plugin.errors import refusal, translated
 from runlake.query import logged
 from runlake.query.logged import read_measured, read_models
 from runlake.questions import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mlflow.entities import Experiment
 
@@ -52,7 +57,9 @@ class LoggedModelStore(LakeStore):
     if TYPE_CHECKING:  # of the store's other parts
 
         def _experiment(self, experiment_id: str) -> Experiment: ...
+        def _experiment_ids(self, given: Iterable[object]) -> list[str]: ...
         def _active_experiment(self, experiment_id: str) -> Experiment: ...
+        def _settle_place(self, experiment: Experiment) -> Experiment: ...
         def _model_artifact_uri(self, experiment_id: str, home: str, model_id: str) -> str: ...
 
     @translated
@@ -82,7 +89,7 @@ class LoggedModelStore(LakeStore):
             MlflowException: there is no such active experiment, or a name is wrong.
         """
         _validate_logged_model_name(name)
-        home = self._active_experiment(experiment_id).experiment_id
+        home = self._settle_place(self._active_experiment(experiment_id)).experiment_id
         new = logged_models.NewModel(
             model_id=ids.new_logged_model_id(),
             name=name or _generate_random_name(),
@@ -92,7 +99,9 @@ class LoggedModelStore(LakeStore):
             tags={tag.key: _text(tag.value) for tag in tags or ()},
             time_us=clock.now_us(),
         )
-        self._say_of_model(home, new.home, logged_models.creation_rows(new))
+        with _in_their_words(params=params, tags=tags):
+            rows = logged_models.creation_rows(new)
+        self._say_of_model(home, new.home, rows)
         self._known_models.add(new.model_id)
         return self._model_entity(
             logged.LoggedModel(
@@ -195,7 +204,7 @@ class LoggedModelStore(LakeStore):
         clauses = logged_search.parse_filter(filter_string)
         orders = logged_search.parse_order(order_by)
         is_measured = logged_search.needs_metrics(clauses, orders, datasets)
-        homes = set(map(str, experiment_ids))
+        homes = set(self._experiment_ids(experiment_ids))
         end = offset + (max_results or _MAX_RESULTS_DEFAULT)
 
         def answer(query: Query) -> tuple[list[LoggedModel], bool]:
@@ -236,7 +245,8 @@ class LoggedModelStore(LakeStore):
         """
         model = self._known_model(model_id)
         texts: dict[str, str | None] = {tag.key: _text(tag.value) for tag in tags}
-        rows = logged_models.tag_rows(model.home, model_id, texts)
+        with _in_their_words(tags=tags):
+            rows = logged_models.tag_rows(model.home, model_id, texts)
         self._say_of_model(model.experiment_id, model.home, rows)
 
     @translated
@@ -285,7 +295,8 @@ class LoggedModelStore(LakeStore):
             if before is None:
                 texts[param.key] = text
         if texts:
-            rows = logged_models.param_rows(model.home, model_id, texts)
+            with _in_their_words(params=params):
+                rows = logged_models.param_rows(model.home, model_id, texts)
             self._say_of_model(model.experiment_id, model.home, rows)
 
     @translated
@@ -466,6 +477,21 @@ def _measure(query: Query, models: Sequence[LoggedModel]) -> None:
                 )
                 for point in points
             ]
+
+
+@contextmanager
+def _in_their_words(
+    *,
+    params: Iterable[LoggedModelParameter] | None = None,
+    tags: Iterable[LoggedModelTag] | None = None,
+) -> Iterator[None]:
+    """Say what is wrong with a key as MLflow does, where MLflow refuses it too."""
+    try:
+        yield
+    except InvalidInputError as error:
+        checks = [partial(_validate_param, each.key, "") for each in params or ()]
+        checks += [partial(_validate_tag, each.key, "") for each in tags or ()]
+        raise refusal(error, *checks) from error
 
 
 def _text(given: object) -> str:

@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlparse
+from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.search_utils import SearchUtils
 from sqlparse.sql import Comparison as Compared
@@ -236,7 +237,10 @@ def _clause(text: str) -> Clause:
             f"Invalid comparison operator for {kind}.{key}: {op!r}. Expected one of {allowed}."
         )
         raise MlflowException.invalid_parameter_value(message)
-    return Clause(kind, key, op, _literal(parts["right"], is_number=is_number))
+    value = _literal(parts["right"], is_number=is_number)
+    if (kind, key) == ("attributes", "status"):
+        value = tuple(map(_status, value)) if isinstance(value, tuple) else _status(value)
+    return Clause(kind, key, op, value)
 
 
 def _entity(text: str) -> tuple[str, str]:
@@ -270,6 +274,14 @@ def _literal(text: str, *, is_number: bool) -> Any:  # noqa: ANN401 - as the com
     return text[1:-1] if text[:1] in {"'", '"'} and text[-1:] == text[:1] else text
 
 
+def _status(text: object) -> object:
+    """Return the word for a status that is given as the number that MLflow's database has."""
+    try:
+        return str(LoggedModelStatus.from_int(int(str(text))))
+    except (ValueError, MlflowException):
+        return text
+
+
 def _value(model: LoggedModel, clause: Clause) -> Any:  # noqa: ANN401 - number or text
     if clause.kind == "params":
         return model.params.get(clause.key)
@@ -291,7 +303,10 @@ def _is_on(metric: Metric, dataset: dict[str, Any]) -> bool:
     )
 
 
-def _order(given: dict[str, Any]) -> Order:
+def _order(given: object) -> Order:
+    if not isinstance(given, dict):
+        message = f"`order_by` must be a list of dictionaries, got {given!r} in it."
+        raise MlflowException.invalid_parameter_value(message)
     name = given.get("field_name")
     if not isinstance(name, str):
         message = "`field_name` in the `order_by` clause must be specified."

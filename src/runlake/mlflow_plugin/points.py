@@ -240,8 +240,10 @@ def _tags(run_id: str, tags: Sequence[RunTag]) -> list[Row]:
     """Return the rows of tags that a run gets."""
     rows: list[Row] = []
     for tag in tags:
+        if tag.key == MLFLOW_RUN_NAME and not tag.value:
+            continue  # as MLflow: a run keeps the name that it has
         rows += tag_rows(run_id, tag.key, value := _text("tag", tag))
-        if tag.key == MLFLOW_RUN_NAME and value:
+        if tag.key == MLFLOW_RUN_NAME:
             rows += name_rows(run_id, value)
     return rows
 

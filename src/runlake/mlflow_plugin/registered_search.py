@@ -158,7 +158,9 @@ def _check(clause: _Clause, attributes: Iterable[str]) -> None:
     else:
         allowed = _OF_TEXTS if key in _LISTED else _OF_TAGS
     if comparator not in allowed:
-        raise _refusal(f"Invalid comparator for {kind} {key}: {comparator}")
+        # In MLflow's words, only a number is named before the colon.
+        what, where = (f"{kind} {key}", "") if key == _NUMBER else (kind, f", in a filter on {key}")
+        raise _refusal(f"Invalid comparator for {what}: {comparator}{where}")
     if kind == "attribute" and key == _NUMBER:
         clause["value"] = _whole(clause["value"])
 

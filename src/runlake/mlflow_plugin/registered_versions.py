@@ -29,12 +29,13 @@ from mlflow.utils.validation import (
 )
 
 from runlake._lazy import lazy
-from runlake.errors import RunlakeError
+from runlake.errors import InvalidInputError, RunlakeError
 from runlake.mlflow_plugin import registered_search as search
 from runlake.mlflow_plugin.errors import translated
 from runlake.mlflow_plugin.model_places import served_root
 from runlake.mlflow_plugin.registered_entities import version_entity
 from runlake.mlflow_plugin.registry_base import RegistryBase, by_key, checked, looking_for
+from runlake.mlflow_plugin.serving import tracked_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,7 +71,7 @@ class VersionStore(RegistryBase):
         self,
         name: str,
         source: str,
-        run_id: str | None = None,
+        run_id: str | int | None = None,
         tags: Iterable[ModelVersionTag] | None = None,
         run_link: str | None = None,
         description: str | None = None,
@@ -110,7 +111,7 @@ class VersionStore(RegistryBase):
             made = self._registry.create_model_version(
                 name,
                 source,
-                run_id=run_id or None,
+                run_id=str(run_id) if run_id else None,
                 tags=by_key(given),
                 run_link=run_link,
                 description=description,
@@ -118,7 +119,7 @@ class VersionStore(RegistryBase):
                 logged_model_id=model_id or origin.model_id,
                 creation_time=get_current_time_millis(),
             )
-        return version_entity(*self._version(name, made.version))
+        return version_entity(*self._changed_version(name, made.version))
 
     @translated
     def update_model_version(
@@ -140,7 +141,7 @@ class VersionStore(RegistryBase):
         number = checked(name, version)
         with looking_for(name, number):
             self._registry.update_model_version(name, number, description=description)
-        return version_entity(*self._version(name, number))
+        return version_entity(*self._changed_version(name, number))
 
     @translated
     def transition_model_version_stage(
@@ -179,7 +180,7 @@ class VersionStore(RegistryBase):
             self._registry.transition_model_version_stage(
                 name, number, wanted, archive_existing_versions=bool(archive_existing_versions)
             )
-        return version_entity(*self._version(name, number))
+        return version_entity(*self._changed_version(name, number))
 
     @translated
     def delete_model_version(self, name: str, version: int | str) -> None:
@@ -254,8 +255,10 @@ class VersionStore(RegistryBase):
         """
         limit = SEARCH_MODEL_VERSION_MAX_RESULTS_THRESHOLD
         if not isinstance(max_results, int) or not 1 <= max_results <= limit:
+            is_whole = isinstance(max_results, int) and max_results > 0
+            what = "request parameter max_results" if is_whole else "max_results"
             message = (
-                f"Invalid value for max_results. It is a whole number from 1 to {limit}, got "
+                f"Invalid value for {what}. It is a whole number from 1 to {limit}, got "
                 f"{max_results!r}."
             )
             raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
@@ -299,8 +302,11 @@ class VersionStore(RegistryBase):
 
     # Inside.
 
-    def _origin(self, source: str) -> _Origin:
+    def _origin(self, source: object) -> _Origin:
         """Return what a source says of where files lie, and what made them."""
+        if not isinstance(source, str):
+            message = f"Missing value for required parameter 'source', got {source!r}."
+            raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
         if urlsplit(source).scheme != "models":
             return _Origin(self._places.location(self.lake, source), None, None)
         parsed = _parse_model_uri(source)
@@ -309,9 +315,11 @@ class VersionStore(RegistryBase):
                 model = self._logged_model(parsed.model_id)
                 location = self._places.location(self.lake, model.artifact_location)
                 return _Origin(location, model.source_run_id, model.model_id)
+            if parsed.version is None:
+                raise InvalidInputError("a source names a version by its number.")
             _, version = self._version(parsed.name, parsed.version)
             return _Origin(version.fact("location") or version.fact("source") or "", None, None)
-        except (MlflowException, RunlakeError, TypeError) as error:
+        except (MlflowException, RunlakeError) as error:
             message = (
                 f"Unable to fetch model from model URI source artifact location {source!r}: {error}"
             )
@@ -324,12 +332,14 @@ class VersionStore(RegistryBase):
         try:
             return self._tracking().get_logged_model(model_id)
         except MlflowException as error:
-            is_elsewhere = self._tracking_uri not in {None, self.store_uri}
+            # A server's worker may open the registry before it knows where runs are tracked.
+            elsewhere = tracked_at() or self._tracking_uri
+            is_elsewhere = elsewhere not in {None, self.store_uri}
             if not is_elsewhere or error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
         from mlflow.tracking import MlflowClient  # noqa: PLC0415 - it imports the stores
 
-        return MlflowClient(self._tracking_uri).get_logged_model(model_id)
+        return MlflowClient(elsewhere).get_logged_model(model_id)
 
     def _tracking(self) -> TrackingStore:
         """Return the lake's own tracking store."""

@@ -89,7 +89,7 @@ class RegistryStore(VersionStore):
             model = self._model(name)
             is_prompt = has_prompt_tag(model.tags)
             handle_resource_already_exist_error(name, is_prompt, has_prompt_tag(given))
-        return model_entity(self._model(name))
+        return model_entity(self._changed(name))
 
     @translated
     def update_registered_model(
@@ -114,7 +114,7 @@ class RegistryStore(VersionStore):
         _validate_model_name(name)
         with looking_for(name):
             self._registry.update_registered_model(name, description)
-        return model_entity(self._model(name))
+        return model_entity(self._changed(name))
 
     @translated
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
@@ -136,9 +136,9 @@ class RegistryStore(VersionStore):
             with looking_for(name):
                 self._registry.rename_registered_model(name, new_name)
         except AlreadyExistsError as error:
-            message = f"Registered Model (name={new_name}) already exists: {error}"
+            message = f"Registered Model (name={new_name}) already exists. Error: {error}"
             raise MlflowException(message, error_code=RESOURCE_ALREADY_EXISTS) from error
-        return model_entity(self._model(new_name))
+        return model_entity(self._changed(new_name))
 
     @translated
     def delete_registered_model(self, name: str) -> None:

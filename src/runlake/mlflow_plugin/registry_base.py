@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.utils.validation import _validate_model_name, _validate_model_version
 
@@ -65,6 +65,19 @@ class RegistryBase(AbstractStore):  # type: ignore[misc]  # MLflow's have no typ
         with looking_for(name):
             return self._registry.standing(name).by_name[name]
 
+    def _changed(self, name: str) -> Model:
+        """Return a model that this call has just changed, without reading the store again."""
+        model = self._registry.changed().by_name.get(name)
+        return self._model(name) if model is None else model
+
+    def _changed_version(self, name: str, number: int) -> tuple[Model, Version]:
+        """Return a model, and a version of it that this call has just changed."""
+        model = self._changed(name)
+        version = model.versions.get(number)
+        if version is None or version.is_deleted:
+            return self._version(name, number)
+        return model, version
+
     def _version(self, name: str, version: int | str) -> tuple[Model, Version]:
         """Return a model, and a version that is not deleted."""
         number = checked(name, version)
@@ -117,8 +130,12 @@ def checked(name: str, version: int | str) -> int:
         MlflowException: the name or the version is none.
     """
     _validate_model_name(name)
-    _validate_model_version(version)
-    number = int(version)
+    try:
+        _validate_model_version(version)
+        number = int(version)
+    except TypeError as error:
+        message = f"Parameter 'version' must be an integer, got {version!r}."
+        raise MlflowException(message, error_code=INVALID_PARAMETER_VALUE) from error
     if number < 1:
         raise absent(f"Model Version (name={name}, version={version}) not found")
     return number

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mlflow.entities import Run, RunData, RunInfo, RunInputs, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
@@ -11,24 +12,26 @@ from mlflow.protos import databricks_pb2 as codes
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from mlflow.utils.name_utils import _generate_random_name
-from mlflow.utils.validation import _validate_run_id
+from mlflow.utils.search_utils import SearchUtils
 
 from runlake import clock, schema
 from runlake._lazy import lazy
+from runlake.errors import InvalidInputError
 from runlake.lake_parts import rows_of, storage_of
 from runlake.mlflow_plugin.base import LakeStore
 from runlake.mlflow_plugin.entities import deleted_runs, find_place, read_entities
-from runlake.mlflow_plugin.errors import translated
+from runlake.mlflow_plugin.errors import refusal, translated
 from runlake.mlflow_plugin.known import KnownRun, KnownRuns, known_runs
 from runlake.query.narrow import narrow
 from runlake.query.search import RunSearch, find_runs
+from runlake.query.subjects import RUNS
 from runlake.questions import ask
 from runlake.run_plan import new_run_id
 from runlake.storage import arrays
 from runlake.writing import values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from mlflow.entities import Experiment
@@ -38,6 +41,19 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
+# MLflow's clients have arguments for what is left out; filters that name it are refused.
+_SEARCHED: Final = replace(
+    RUNS,
+    attributes={
+        name: holds
+        for name, holds in RUNS.attributes.items()
+        if name not in {"experiment_id", "lifecycle_stage"}
+    },
+    absences=frozenset({"param", "tag"}),
+)
+# Stands for the id of any run of an experiment.
+_RUN_MARK: Final = "\0"
+
 
 class RunStore(LakeStore):
     """The part of MLflow's tracking store that is about runs."""
@@ -45,7 +61,9 @@ class RunStore(LakeStore):
     if TYPE_CHECKING:
         # Of `runlake.mlflow_plugin.experiments.ExperimentStore`.
         def _experiment(self, experiment_id: str) -> Experiment: ...
+        def _experiment_ids(self, given: Iterable[object]) -> list[str]: ...
         def _active_experiment(self, experiment_id: str) -> Experiment: ...
+        def _settle_place(self, experiment: Experiment) -> Experiment: ...
         def _run_artifact_uri(self, experiment: Experiment, run_id: str) -> str: ...
         def _locations(self, query: Query) -> Callable[[str, str], str]: ...
 
@@ -74,7 +92,7 @@ class RunStore(LakeStore):
             MlflowException: there is no such experiment, or it is deleted; a tag is wrong, or
                 the name contradicts its tag; the store refused.
         """
-        experiment = self._active_experiment(experiment_id)
+        experiment = self._settle_place(self._active_experiment(experiment_id))
         texts = {
             values.name("tag", tag.key): values.text("tag", tag.key, tag.value)
             for tag in tags or ()
@@ -95,7 +113,7 @@ class RunStore(LakeStore):
             run_id=run_id,
             experiment_id=home,
             run_name=name,
-            user_id=user_id or "",
+            user_id=values.text("run", "user", user_id or ""),
             start_time=start_us // 1000,
             artifact_uri=self._run_artifact_uri(experiment, run_id),
             rows=rows_of(self.lake, run_id, experiment_id=home, experiment_name=experiment.name),
@@ -130,7 +148,6 @@ class RunStore(LakeStore):
         Raises:
             MlflowException: there is no such run, or the store cannot be read.
         """
-        _validate_run_id(run_id)
         return self._read_run(run_id)
 
     @translated
@@ -157,12 +174,13 @@ class RunStore(LakeStore):
         """
         known = self._writable(run_id, is_fresh=True)
         rows: list[Row] = []
-        status = known.status if run_status is None else RunStatus.to_string(run_status)
+        status = known.status if run_status is None else _status_text(run_status)
         ends = known.end_time if end_time is None else int(end_time)
         if run_status is not None or end_time is not None:
-            end_us = None if ends is None else float(ends * 1000)
+            end_us = None if ends is None else float(values.time_us(ends))
             rows.append((run_id, schema.STATUS, schema.STATUS_SET, end_us, status))
         if run_name:
+            run_name = values.text("run", "name", run_name)
             rows += tag_rows(run_id, MLFLOW_RUN_NAME, run_name)
             rows += name_rows(run_id, run_name)
         known.events(rows)
@@ -213,7 +231,8 @@ class RunStore(LakeStore):
 
         Args:
             experiment_ids: only runs of these.
-            filter_string: as in `Lake.search_runs`, which takes all that MLflow takes.
+            filter_string: as in `Lake.search_runs`, which takes all that MLflow takes; but not
+                over `experiment_id` and `lifecycle_stage`.
             run_view_type: MLflow's number of a view.
             max_results: greatest number of runs, at most 50,000; None: all.
             order_by: as in `Lake.search_runs`.
@@ -223,23 +242,38 @@ class RunStore(LakeStore):
             MlflowException: an argument is wrong; the store cannot be read.
         """
         check_max_results(max_results)
+        homes, keys = self._experiment_ids(experiment_ids), list(order_by or ())
         wanted = RunSearch(
             filter_string=filter_string,
-            experiment_ids=[str(each) for each in experiment_ids],
-            order_by=order_by,
+            experiment_ids=homes,
+            order_by=keys,
             run_view_type=run_view_type,
             limit=max_results,
             page_token=page_token or None,
+            subject=_SEARCHED,
         )
+        is_placed = any("artifact_uri" in each.lower() for each in (filter_string, *keys) if each)
 
         def answer(query: Query) -> tuple[list[Run], str | None]:
             query.begin()
-            found = find_runs(query, wanted, with_token=True)
+            locate = self._locations(query)
+            asked = wanted
+            if is_placed:
+                asked = replace(wanted, artifact_uris=_around_runs(homes, locate))
+            found = find_runs(query, asked, with_token=True)
             places: Any = found.names.combine_chunks()
             places = arrays.values(places).astype(np.int64)
-            return read_entities(query, places, locate=self._locations(query)), found.token
+            return read_entities(query, places, locate=locate), found.token
 
-        return ask(self.lake, answer)
+        try:
+            return ask(self.lake, answer)
+        except InvalidInputError as error:
+            raise refusal(
+                error,
+                partial(SearchUtils.parse_search_filter, filter_string),
+                *(partial(SearchUtils.parse_order_by_for_search_runs, key) for key in keys),
+                partial(SearchUtils.parse_start_offset_from_page_token, page_token),
+            ) from error
 
     # What `mlflow gc` calls.
 
@@ -320,20 +354,21 @@ class RunStore(LakeStore):
         return deleted_runs(tables, {each.run_id: each.experiment_id for each in known})
 
     def _read_run(self, run_id: str) -> Run:
+        if not isinstance(run_id, str):
+            raise _is_missing(run_id)
+
         def answer(query: Query) -> Run:
             locate = self._locations(query)
             query = query.once(f"run {run_id}", partial(narrow, query, [run_id]))
             place = find_place(query, run_id)
             if place is None:
-                message = f"Run with id={run_id} not found"
-                raise MlflowException(message, codes.RESOURCE_DOES_NOT_EXIST)
+                raise _is_missing(run_id)
             return read_entities(query, np.array([place], np.int64), locate=locate)[0]
 
         return ask(self.lake, answer)
 
     def _read_known(self, run_id: str) -> KnownRun:
         """Look a run up, so that rows can be logged to it."""
-        _validate_run_id(run_id)
         seen_s = clock.monotonic_s()
         info, data = (run := self._read_run(run_id)).info, run.data
         known = KnownRun(
@@ -395,6 +430,30 @@ def name_rows(run_id: str, name: str) -> list[Row]:
         InvalidInputError: it is too long.
     """
     return [(run_id, schema.RUN, schema.RUN_NAME, None, values.text("run", "name", name))]
+
+
+def _status_text(status: int) -> str:
+    """Return the word for a status.
+
+    Raises:
+        MlflowException: there is no such number.
+    """
+    if status not in RunStatus.all_status():
+        message = f"Could not get string corresponding to run status {status}"
+        raise MlflowException(message, codes.INVALID_PARAMETER_VALUE)
+    return str(RunStatus.to_string(status))
+
+
+def _is_missing(run_id: object) -> MlflowException:
+    return MlflowException(f"Run with id={run_id} not found", codes.RESOURCE_DOES_NOT_EXIST)
+
+
+def _around_runs(
+    homes: Iterable[str], locate: Callable[[str, str], str]
+) -> dict[str, tuple[str, str]]:
+    """Return, by experiment, what stands around a run's id where its artifacts lie."""
+    places = {home: locate(home, _RUN_MARK).partition(_RUN_MARK) for home in homes}
+    return {home: (head, tail) for home, (head, _, tail) in places.items()}
 
 
 def check_max_results(max_results: int | None) -> None:

@@ -14,6 +14,7 @@ from runlake.mlflow_plugin.uris import SCHEMES, artifact_uri
 # MLflow's names, the same since 2.0.
 _STORE: Final = "_MLFLOW_SERVER_FILE_STORE"
 _DESTINATION: Final = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
+_ROOT: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 _DEFAULT: Final = "./mlartifacts"
 
 
@@ -26,3 +27,25 @@ def settle_destination() -> None:
     store_uri = os.environ.get(_STORE, "")
     if store_uri.partition(":")[0] in SCHEMES and os.environ.get(_DESTINATION) == _DEFAULT:
         os.environ[_DESTINATION] = artifact_uri(store_uri)
+
+
+def artifact_destination() -> str | None:
+    """Return where this process, if it is MLflow's server, hands artifacts on to; else None."""
+    return os.environ.get(_DESTINATION) or None
+
+
+def tracked_at() -> str | None:
+    """Return where this process, if it is MLflow's server, tracks runs; else None."""
+    return os.environ.get(_STORE) or None
+
+
+def artifact_root(store_uri: str) -> str | None:
+    """Return where artifacts of a lake are told to lie, if this process is its server; else None.
+
+    MLflow's server makes clients of its own, as for a registry that is kept elsewhere, and hands
+    on what they find. They too must name what the server's clients can reach.
+
+    Args:
+        store_uri: of the lake.
+    """
+    return (os.environ.get(_ROOT) or None) if tracked_at() == store_uri else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
+from urllib import parse
 
 from runlake.errors import InvalidInputError
 
@@ -18,6 +18,9 @@ SCHEMES: Final = (LOCAL, "runlake+s3", "runlake+gs", "runlake+az", "runlake+memo
 _ARTIFACTS: Final = "@artifacts"
 # The files of models that a run logged lie below this folder of the run.
 MODELS_FOLDER: Final = "_models"
+# MLflow takes addresses apart to put a path behind them; without this `runlake:///lake` would
+# lose two of its slashes on the way.
+parse.uses_netloc.extend(each for each in SCHEMES if each not in parse.uses_netloc)
 
 
 def lake_url(store_uri: str) -> str:
@@ -50,7 +53,7 @@ def lake_url(store_uri: str) -> str:
             f"{LOCAL}:///{path}."
         )
         raise InvalidInputError(message)
-    return str(Path(unquote(path)).absolute())
+    return str(Path(parse.unquote(path)).absolute())
 
 
 def artifact_uri(store_uri: str, *parts: str) -> str:
@@ -86,4 +89,4 @@ def split_artifact_uri(uri: str) -> tuple[str, list[str]]:
     if _ARTIFACTS not in words:
         raise InvalidInputError(f"{uri!r} names no artifacts; it has no part {_ARTIFACTS!r}.")
     at = words.index(_ARTIFACTS)
-    return "/".join(words[:at]), words[at + 1 :]
+    return "/".join(words[:at]), [word for word in words[at + 1 :] if word != "."]

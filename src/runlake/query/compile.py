@@ -35,7 +35,7 @@ from runlake.query.grammar import (
 from runlake.query.subjects import RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runlake.query.subjects import Holds, Subject
 
@@ -104,6 +104,7 @@ def compile_search(
     fields: Sequence[str] = (),
     subject: Subject = RUNS,
     has_metric: Callable[[str], bool] = lambda _: True,
+    artifact_uris: Mapping[str, tuple[str, str]] | None = None,
 ) -> Compiled:
     """Turn a filter and an order into the pieces of a query over runs or experiments as `r`.
 
@@ -115,6 +116,8 @@ def compile_search(
         subject: one of `runlake.query.subjects`.
         has_metric: tells whether any run has a metric of this name. `metrics.loss.min` is the
             least `loss`; but where there is only a metric `loss.min`, it is that.
+        artifact_uris: by experiment, what stands before and behind a run's id in its
+            `artifact_uri`; None: as in the lake's own views.
 
     Returns:
         The pieces.
@@ -126,13 +129,14 @@ def compile_search(
     if len(order_by) > _ORDER_KEYS:
         raise InvalidInputError(f"order_by has {len(order_by)} keys, at most {_ORDER_KEYS} go.")
     text = filter_string or ""
-    compiler = _Compiler(text, subject, has_metric)
+    compiler = _Compiler(text, subject, has_metric, artifact_uris)
     where = compiler.node(parse_filter(text))
     terms: dict[tuple[str, str], list[Term]] = {}
     for key in order_by or subject.default:
         name, key_terms = compiler.order(key)
         if name in terms:
-            raise InvalidInputError(f"order_by names the field of {key!r} twice.")
+            message = f"`order_by` contains duplicate fields: {key!r} names one of them twice."
+            raise InvalidInputError(message)
         terms[name] = key_terms
     for key in subject.ties:
         name, key_terms = compiler.order(key)
@@ -155,6 +159,7 @@ class _Compiler:
     text: str
     subject: Subject
     has_metric: Callable[[str], bool]
+    artifact_uris: Mapping[str, tuple[str, str]] | None = None
     columns: list[KeyColumn] = field(default_factory=list)
     needs: list[str] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
@@ -180,6 +185,8 @@ class _Compiler:
                 return f"NOT coalesce({self.node(part)}, false)"
             case Absence() | Membership() | Comparison():
                 self.check_kind(node.field)
+                if isinstance(node, Absence):
+                    self.check_absence(node.field)
                 if node.field.entity == "dataset":
                     return self.dataset(node)
                 if self.is_listed(node.field):
@@ -193,12 +200,21 @@ class _Compiler:
         if wanted.entity != "attribute" and wanted.entity not in kinds:
             raise self.unknown(wanted, f"{wanted.entity} {wanted.key!r}")
 
+    def check_absence(self, wanted: Field) -> None:
+        """Refuse IS NULL of a field that must not be compared so."""
+        kinds = self.subject.absences
+        if kinds is not None and wanted.entity not in kinds:
+            expected = f"IS NULL of a {' or '.join(sorted(kinds))}"
+            found = f"that of the {wanted.entity} {wanted.key!r}"
+            raise FilterSyntaxError.at(self.text, wanted.at, expected=expected, found=found)
+
     def column(self, wanted: Field) -> tuple[str, Holds]:
         """Return a field's SQL, and what it holds."""
         if wanted.entity == "attribute":
             name = self.attribute(wanted)
-            return f"r.{name}", self.subject.attributes[name]
-        if self.subject is not RUNS:
+            is_placed = name == "artifact_uri" and self.artifact_uris is not None
+            return self.place() if is_placed else f"r.{name}", self.subject.attributes[name]
+        if "metric" not in self.subject.kinds:
             return f"r.tags[{self.bind(wanted.key)}]", "tag"
         if wanted.entity == "metric":
             return f"{self.alias(self.metric(wanted))}.value", "number"
@@ -208,6 +224,17 @@ class _Compiler:
         if wanted.key in _TAG_ATTRIBUTES:
             column = f"coalesce({column}, r.{_TAG_ATTRIBUTES[wanted.key]})"
         return column, "tag"
+
+    def place(self) -> str:
+        """Return where a run's artifacts lie, as the caller has it, as SQL."""
+        uris = self.artifact_uris or {}
+        homes = f"CAST({self.bind(list(uris))} AS VARCHAR[])"
+        heads, tails = (
+            f"(CAST({self.bind([uri[side] for uri in uris.values()])} AS VARCHAR[]))"
+            f"[list_position({homes}, r.experiment_id)]"
+            for side in (0, 1)
+        )
+        return f"({heads} || r.run_id || {tails})"
 
     def attribute(self, wanted: Field) -> str:
         """Return the column that an attribute's name means."""

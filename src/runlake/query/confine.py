@@ -348,14 +348,16 @@ def spill_folder(pid: int) -> Path:
     _sweep_spills(Path(tempfile.gettempdir()))
     made = Path(tempfile.mkdtemp(prefix="runlake-"))
     # Held open until the process ends, however it ends; named as ours only when it is locked.
-    _owned[pid] = (made / _OWNER).open("wb")
-    fcntl.flock(_owned[pid], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    owner = (made / _OWNER).open("wb")
+    fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
     folder = made.rename(made.with_name(_SPILL + made.name.removeprefix("runlake-")))
+    # Threads that ask first, at once, make a folder each: all of them are held, and go.
+    _owned[str(folder)] = owner
     atexit.register(_delete_spill, str(folder), pid)
     return folder
 
 
-_owned: dict[int, BinaryIO] = {}
+_owned: dict[str, BinaryIO] = {}
 
 
 def _sweep_spills(root: Path) -> None:
@@ -369,7 +371,7 @@ def _sweep_spills(root: Path) -> None:
 def _delete_spill(folder: str, pid: int) -> None:
     if os.getpid() == pid:  # a forked child inherits its parent's exit handlers
         shutil.rmtree(folder, ignore_errors=True)
-        _owned.pop(pid).close()
+        _owned.pop(folder).close()
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def get_experiment_by_name(query: Query, name: str) -> Experiment:
 
 def find_experiment(query: Query, experiment_id: str) -> Experiment | None:
     """Return one experiment, None where the snapshot holds none; DuckDB is not asked."""
-    home = query.folded.homes.get(experiment_id)
+    home = query.folded.home(experiment_id)
     return None if home is None else _experiment(home)
 
 

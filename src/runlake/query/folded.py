@@ -92,6 +92,22 @@ class Folded(FoldedModels):
         """The experiments, see `runlake.query.homes`."""
         return fold_homes(self._tables, self.births)
 
+    def home(self, experiment_id: str) -> Home | None:
+        """Return one experiment, None where there is none; the others are not folded for it.
+
+        Args:
+            experiment_id: the experiment.
+        """
+        known = self.__dict__.get("homes")
+        if known is None:
+            known = fold_homes(self._tables, self.births, only=experiment_id)
+        return known.get(experiment_id)
+
+    @cached_property
+    def told_homes(self) -> dict[str, Home]:
+        """The experiments that events and writers tell of: found without folding runs."""
+        return fold_homes(self._tables, pa.table({"experiment_id": [], "clock": []}))
+
     @cached_property
     def births(self) -> pa.Table:
         """The earliest clock of each experiment that has runs: `experiment_id`, `clock`."""

@@ -65,6 +65,7 @@ class _Said:
     """What the events of one experiment say."""
 
     __slots__ = (
+        "_changed",
         "_orders",
         "changed_us",
         "claim",
@@ -83,11 +84,14 @@ class _Said:
         self.claimed_us: int | None = None
         self.told_us: int = _FIRST[0]
         self.changed_us: int | None = None
+        self._changed: _Order = _FIRST
 
-    def take(self, order: _Order, kind: str, key: str, text: str | None) -> None:
+    def take(
+        self, order: _Order, kind: str, key: str, *, num: float | None, text: str | None
+    ) -> None:
         self.told_us = max(self.told_us, order[0])
-        if kind in _UPDATES:
-            self.changed_us = max(self.changed_us or order[0], order[0])
+        if kind in _UPDATES and order > self._changed:
+            self._changed, self.changed_us = order, order[0] if num is None else int(num)
         if kind == schema.EXPERIMENT_CREATE:
             self._create(order, key, text)
         elif kind == schema.EXPERIMENT_TAG:
@@ -123,16 +127,22 @@ class _Said:
             self.latest[kind, key] = text
 
 
-def fold_homes(tables: SnapshotTables, births: pa.Table) -> dict[str, Home]:
-    """Return all experiments by their id, in the order of the ids.
+def fold_homes(
+    tables: SnapshotTables, births: pa.Table, *, only: str | None = None
+) -> dict[str, Home]:
+    """Return experiments by their id, in the order of the ids.
 
     Args:
         tables: the snapshot.
         births: the earliest clock of each experiment that has runs: `experiment_id`, `clock`.
+        only: the id of the one that is wanted; None for all.
     """
     said: dict[str, _Said] = {}
-    for experiment_id, order, kind, key, text in _events(tables.lake_events):
-        said.setdefault(experiment_id, _Said()).take(order, kind, key, text)
+    rows = tables.lake_events
+    if only is not None:
+        rows = rows.filter(pc.equal(rows["run_id"], pa.scalar(only)))
+    for experiment_id, order, kind, key, num, text in _events(rows):
+        said.setdefault(experiment_id, _Said()).take(order, kind, key, num=num, text=text)
     seen = _seen(tables)
     columns: Any = (births[name].to_pylist() for name in ("experiment_id", "clock"))
     born: dict[str, int] = dict(zip(*columns, strict=True))
@@ -145,6 +155,7 @@ def fold_homes(tables: SnapshotTables, births: pa.Table) -> dict[str, Home]:
             born_us=born.get(each),
         )
         for each in sorted({*said, *seen, *born})
+        if only in {None, each}
     }
 
 
@@ -187,14 +198,14 @@ def _maps(texts: Sequence[Mapping[str, str]]) -> pa.Array[Any]:
     return found
 
 
-def _events(rows: pa.Table) -> Iterator[tuple[str, _Order, str, str, str | None]]:
+def _events(rows: pa.Table) -> Iterator[tuple[str, _Order, str, str, float | None, str | None]]:
     rows = rows.filter(pc.starts_with(rows["kind"], "experiment_"))
     columns = (
         rows[name].to_pylist()
-        for name in ("run_id", "clock", "writer", "seq", "kind", "key", "str")
+        for name in ("run_id", "clock", "writer", "seq", "kind", "key", "num", "str")
     )
-    for experiment_id, clock, writer, seq, kind, key, text in zip(*columns, strict=True):
-        yield experiment_id, (clock, writer, seq), kind, key, text
+    for experiment_id, clock, writer, seq, kind, key, num, text in zip(*columns, strict=True):
+        yield experiment_id, (clock, writer, seq), kind, key, num, text
 
 
 def _seen(tables: SnapshotTables) -> dict[str, str | None]:

@@ -65,7 +65,6 @@ _LEFT_KINDS: Final = {
     schema.ALERT: "alerts",
     schema.NOTE: "notes",
     schema.PROVENANCE: "facts of provenance",
-    schema.MODEL: "logged models",
 }
 _LEFT_SQL: Final = """
 SELECT kind, count(*) AS count

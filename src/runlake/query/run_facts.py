@@ -47,7 +47,9 @@ def run_facts(runs: pa.Table, homes: Mapping[str, Home], root_url: str) -> pa.Ta
     start, end = runs["start_us"].cast(pa.int64()), runs["end_us"].cast(pa.int64())
     # Python's own scalars would load pandas where that is installed.
     second: Any = arrays.numbers(np.array([_SECOND_US]))[0]
-    seconds: Any = pc.divide(pc.subtract(end, start).cast(pa.float64()), second)
+    # A wrong time may be centuries away, where a float has no more microseconds.
+    lasted = pc.subtract(end, start).cast(pa.float64(), safe=False)
+    seconds: Any = pc.divide(lasted, second)
     is_deleted = pc.or_(is_gone, runs["is_deleted"])
     text: Any = arrays.text
     columns: dict[str, Any] = {

@@ -19,11 +19,11 @@ from runlake.query.cursor import behind, cursor_columns, make_token, read_token
 from runlake.query.data import read_cells, read_runs
 from runlake.query.entities import Page, get_runs, read_experiments
 from runlake.query.export import to_pandas, to_polars
-from runlake.query.subjects import EXPERIMENTS
+from runlake.query.subjects import EXPERIMENTS, RUNS
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from runlake.query.data import Cells
     from runlake.query.engine import Query
     from runlake.query.entities import Experiment, RunRecord
+    from runlake.query.subjects import Subject
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
@@ -64,6 +65,9 @@ class RunSearch:
         run_view_type: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`, or MLflow's number of it.
         limit: greatest number of runs; None means no limit.
         page_token: the token of the page before; None begins with the first run.
+        subject: what filter and order may name.
+        artifact_uris: by experiment, what stands before and behind a run's id in the
+            `artifact_uri` that filter and order name; None: as in the lake's own views.
     """
 
     filter_string: str | None = ""
@@ -72,6 +76,8 @@ class RunSearch:
     run_view_type: str | int = "ACTIVE_ONLY"
     limit: int | None = None
     page_token: str | None = None
+    subject: Subject = RUNS
+    artifact_uris: Mapping[str, tuple[str, str]] | None = None
 
 
 class Found(NamedTuple):
@@ -196,7 +202,13 @@ def find_runs(query: Query, wanted: RunSearch, *, with_token: bool = False) -> F
     """
     stage = _stage("run_view_type", wanted.run_view_type)
     keys = read_list("order_by", wanted.order_by)
-    compiled = compile_search(wanted.filter_string, keys, has_metric=query.folded.has_metric)
+    compiled = compile_search(
+        wanted.filter_string,
+        keys,
+        subject=wanted.subject,
+        has_metric=query.folded.has_metric,
+        artifact_uris=wanted.artifact_uris,
+    )
     where, ids = [_STAGES[stage]], None
     if wanted.experiment_ids is not None:
         ids = sorted({str(each) for each in read_list("experiment_ids", wanted.experiment_ids)})

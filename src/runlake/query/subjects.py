@@ -23,6 +23,7 @@ class Subject:
         default: the order where none is asked for.
         ties: what orders that leave ties fall to.
         lists: attributes of which there may be several, as SQL for the list.
+        absences: kinds of fields that filters may compare with NULL; None means all.
     """
 
     attributes: Mapping[str, Holds]
@@ -31,6 +32,7 @@ class Subject:
     default: tuple[str, ...]
     ties: tuple[str, ...]
     lists: Mapping[str, str] = field(default_factory=dict)
+    absences: frozenset[str] | None = None
 
 
 RUNS: Final = Subject(

@@ -9,6 +9,7 @@ decides anything by it; so nothing is lost, and no number is given out twice or 
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake import schema
@@ -58,6 +59,7 @@ class Book:
         self._drain = drain
         self._flush_timeout_s = flush_timeout_s
         self._last: tuple[pa.Table, Registered] | None = None
+        self._here = threading.local()
         # Where nothing is written, a process still finds what it has said itself.
         self._is_disabled = isinstance(storage.fs, NullFilesystem)
         self._kept: list[dict[str, Any]] = []
@@ -106,7 +108,18 @@ class Book:
         last = self._last
         if last is None or last[0] is not tables.lake_events:
             self._last = last = tables.lake_events, Registered(tables.lake_events)
+        self._here.known = last[1]
         return last[1]
+
+    def last(self) -> Registered:
+        """Return what stood when this thread last read it; reads it if it never did.
+
+        Raises:
+            StorageError: the store cannot be read.
+            FormatError: something is damaged, or newer than this runlake.
+        """
+        known: Registered | None = getattr(self._here, "known", None)
+        return self.read() if known is None or self._is_disabled else known
 
     def find(self, name: str) -> tuple[Registered, Model]:
         """Return what stands now, and one model; a claim without a trace gets one.

@@ -320,6 +320,17 @@ class Reading:
         """
         return self._book.read() if name is None else self._read(name)[0]
 
+    def changed(self) -> Registered:
+        """Return what stood when this thread last read it, which a change does at its end.
+
+        Right after a change has returned what it made, that is among it, and the store need
+        not be read once more.
+
+        Raises:
+            StorageError: the store cannot be read.
+        """
+        return self._book.last()
+
     # Inside.
 
     def _read(self, name: str) -> tuple[Registered, registered.Model]:

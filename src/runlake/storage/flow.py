@@ -1,10 +1,11 @@
 """An object of any size as a flow of bytes, in order and with bounded memory.
 
-Some ranges travel side by side, and the next ones while the caller works on these.
+Some ranges travel side by side; when the first has come, another sets out.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 
 PIECE_BYTES: Final = 4 << 20
 """The greatest range that is asked for in one request."""
-_SIDE_BY_SIDE: Final = 4
+_SIDE_BY_SIDE: Final = 6
+_NEAR: Final = 2  # of a disk: the next while the caller works on this one
 
 
 def pieces(fs: Filesystem, key: str, *, size: int, start: int = 0) -> Iterator[bytes]:
     """Yield the bytes of an object, piece by piece.
 
-    Twice `_SIDE_BY_SIDE` pieces are in memory at most: those at hand, and those on their way.
+    `_SIDE_BY_SIDE` pieces are on their way at most, and one is at hand.
 
     Args:
         fs: the storage.
@@ -39,23 +41,32 @@ def pieces(fs: Filesystem, key: str, *, size: int, start: int = 0) -> Iterator[b
         FileNotFoundError: the object is not there.
         StorageError: the store refused, or the object is shorter than it was.
     """
-    batches = _batches(key, size, start)
-    if len(batches) <= 1:
-        for batch in batches:
-            yield from _fetch(fs, batch)
+    ranges = _ranges(key, size, start)
+    if len(ranges) <= 1:
+        for wanted in ranges:
+            yield from _fetch(fs, [wanted])
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="runlake-flow") as pool:
-        coming: Future[Chunks] | None = None
-        for number, batch in enumerate(batches):
-            found = _fetch(fs, batch) if coming is None else coming.result()
-            coming = None
-            if number + 1 < len(batches):
-                try:
-                    coming = pool.submit(_fetch, fs, batches[number + 1])
-                except RuntimeError:  # the interpreter exits, and takes no more threads
-                    coming = None
-            while found:
-                yield found.pop(0)
+    side_by_side = _NEAR if fs.is_local else _SIDE_BY_SIDE
+    with ThreadPoolExecutor(side_by_side, thread_name_prefix="runlake-flow") as pool:
+        coming = deque(_begin(pool, fs, wanted) for wanted in ranges[:side_by_side])
+        try:
+            for wanted in ranges[side_by_side:]:
+                found = coming.popleft().result()
+                coming.append(_begin(pool, fs, wanted))
+                yield found.pop()
+            while coming:
+                yield coming.popleft().result().pop()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(pool: ThreadPoolExecutor, fs: Filesystem, wanted: Range) -> Future[Chunks]:
+    try:
+        return pool.submit(_fetch, fs, [wanted])
+    except RuntimeError:  # the interpreter exits, and takes no more threads
+        done: Future[Chunks] = Future()
+        done.set_result(_fetch(fs, [wanted]))
+        return done
 
 
 def fetch(fs: Filesystem, key: str, *, start: int, end: int) -> bytes:
@@ -71,21 +82,26 @@ def fetch(fs: Filesystem, key: str, *, start: int, end: int) -> bytes:
         FileNotFoundError: the object is not there.
         StorageError: the store refused, or the object is shorter than it was.
     """
-    return b"".join(piece for batch in _batches(key, end, start) for piece in _fetch(fs, batch))
+    ranges = _ranges(key, end, start)
+    batches = [ranges[at : at + _SIDE_BY_SIDE] for at in range(0, len(ranges), _SIDE_BY_SIDE)]
+    return b"".join(piece for batch in batches for piece in _fetch(fs, batch))
 
 
-def _batches(key: str, size: int, start: int) -> list[list[Range]]:
-    ranges = [Range(key, at, min(at + PIECE_BYTES, size)) for at in range(start, size, PIECE_BYTES)]
-    return [ranges[at : at + _SIDE_BY_SIDE] for at in range(0, len(ranges), _SIDE_BY_SIDE)]
+def shorter(fs: Filesystem, key: str) -> StorageError:
+    """Return what is raised of an object that has become shorter while it was read."""
+    message = (
+        f"{fs.url}/{key} is shorter than it was: another has replaced it meanwhile. Ask again."
+    )
+    return StorageError(message, url=fs.url)
+
+
+def _ranges(key: str, size: int, start: int) -> list[Range]:
+    return [Range(key, at, min(at + PIECE_BYTES, size)) for at in range(start, size, PIECE_BYTES)]
 
 
 def _fetch(fs: Filesystem, ranges: list[Range]) -> Chunks:
     found = fs.get_ranges(ranges)
     for wanted, data in zip(ranges, found, strict=True):
         if len(data) != wanted.end - wanted.start:
-            message = (
-                f"{fs.url}/{wanted.key} is shorter than it was: another has replaced it "
-                "meanwhile. Ask again."
-            )
-            raise StorageError(message, url=fs.url)
+            raise shorter(fs, wanted.key)
     return found

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
@@ -20,17 +22,21 @@ if TYPE_CHECKING:
 
 ONE_BODY_BYTES: Final = 16 << 20
 """A file up to this size goes in one request."""
-HELD_BYTES: Final = 16 << 20
-"""Bytes of files that may be in memory at once; on their way each is there twice."""
-_PART_BYTES: Final = 8 << 20
+HELD_BYTES: Final = 40 << 20
+"""Bytes of files that may be in memory at once."""
+# The least that S3 takes: the smaller, the more connections share the same memory.
+_PART_BYTES: Final = 5 << 20
+# Where one waits for the other, each costs a way there and back.
+_PART_IN_ORDER_BYTES: Final = 16 << 20
 _PARTS: Final = 9_500  # S3 takes 10,000
 _MIB: Final = 1 << 20
 
 
-def part_bytes(size_bytes: int) -> int:
+def part_bytes(size_bytes: int, *, is_in_order: bool) -> int:
     """Return the size of the parts of a file; the same for the same size, at every try."""
     least = -(-size_bytes // _PARTS)
-    return max(_PART_BYTES, -(-least // _MIB) * _MIB)
+    usual = _PART_IN_ORDER_BYTES if is_in_order else _PART_BYTES
+    return max(usual, -(-least // _MIB) * _MIB)
 
 
 @final
@@ -88,7 +94,7 @@ class Large(ABC):
         """
 
     @abstractmethod
-    def has(self, number: int, data: bytes, mark: str) -> bool:
+    def has(self, number: int, data: BytesIO, mark: str) -> bool:
         """Tell whether the store has a part already; called in a helper thread.
 
         Args:
@@ -98,8 +104,8 @@ class Large(ABC):
         """
 
     @abstractmethod
-    async def send(self, number: int, data: bytes, mark: str) -> None:
-        """Send a part; again if it fails."""
+    async def send(self, number: int, data: BytesIO, mark: str) -> None:
+        """Send a part, from its beginning; again if it fails."""
 
     @abstractmethod
     async def end(self) -> None:
@@ -129,17 +135,25 @@ async def send_all(
     """
     await ask(lambda: large.begin(anew=anew), 0)
     loop = asyncio.get_running_loop()
-    size, left, number = part_bytes(source.size_bytes), source.size_bytes, 0
+    left, number = source.size_bytes, 0
+    size = part_bytes(left, is_in_order=large.is_in_order)
+    wait_s = None if large.is_in_order else 0
     under_way: set[asyncio.Task[None]] = set()
 
-    async def settle(number: int, data: bytes, mark: str) -> None:
-        is_there = await loop.run_in_executor(None, large.has, number, data, mark)
-        if not is_there:
-            await ask(lambda: large.send(number, data, mark), len(data))
-        source.watch.arrived(len(data), was_there=is_there)
+    async def settle(number: int, data: BytesIO, count: int, mark: str) -> None:
+        try:
+            is_there = await loop.run_in_executor(None, large.has, number, data, mark)
+            if not is_there:
+                await ask(lambda: large.send(number, data, mark), count)
+        finally:
+            # Some clients hold what they sent until Python collects circles: closed, it is let go.
+            with suppress(BufferError):
+                data.close()
+        source.watch.arrived(count, was_there=is_there)
 
-    def take(count: int) -> tuple[bytes, str]:
-        data = source.read(count)
+    def take(count: int) -> tuple[BytesIO, str]:
+        # The clients write into what they send from; nobody else may hold it, or there are two.
+        data = BytesIO(source.read(count))
         if count == left:  # all is read, and some stores end with the last part
             source.finish()
         return data, source.watch.sha256
@@ -150,19 +164,15 @@ async def send_all(
             await budget.take(count)
             try:
                 data, mark = await loop.run_in_executor(None, take, count)
+                under_way = await _still(under_way, wait_s)
             except BaseException:
                 budget.give(count)
                 raise
-            task = asyncio.create_task(settle(number, data, mark))
+            task = asyncio.create_task(settle(number, data, count, mark))
             task.add_done_callback(lambda _, count=count: budget.give(count))  # type: ignore[misc]
             under_way.add(task)
             del data, task
             left -= count
-            wait_for = asyncio.ALL_COMPLETED if large.is_in_order else asyncio.FIRST_COMPLETED
-            timeout = None if large.is_in_order else 0
-            done, under_way = await asyncio.wait(under_way, timeout=timeout, return_when=wait_for)
-            for task in done:
-                task.result()
         await asyncio.gather(*under_way)
         await ask(large.end, 0)
     except BaseException:
@@ -170,3 +180,15 @@ async def send_all(
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
         raise
+
+
+async def _still(
+    tasks: set[asyncio.Task[None]], timeout_s: float | None
+) -> set[asyncio.Task[None]]:
+    """Return those that are under way after a while; raise the failure of another."""
+    if not tasks:
+        return tasks
+    done, others = await asyncio.wait(tasks, timeout=timeout_s)
+    for task in done:
+        task.result()
+    return others

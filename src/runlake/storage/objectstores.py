@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import json
 import mimetypes
 from contextlib import suppress
@@ -24,6 +23,7 @@ from runlake.storage.large import Large, part_bytes
 from runlake.storage.objectfs import ObjectFilesystem, Page, Place
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterable, Sequence
 
 __all__ = ["AzureFilesystem", "GcsFilesystem", "Place", "S3Filesystem"]
@@ -160,22 +160,24 @@ class _S3Large(Large):
         self._upload["UploadId"] = newest
         return True
 
-    def has(self, number: int, data: bytes, mark: str) -> bool:
+    def has(self, number: int, data: io.BytesIO, mark: str) -> bool:
         del mark
         part = self._there.get(number)
-        if part is None or part["Size"] != len(data):
+        if part is None:
             return False
-        # Of a store that encrypts with its own keys the tag is another, and the part goes again.
-        if part["ETag"].strip('"') != hashlib.md5(data, usedforsecurity=False).hexdigest():
-            return False
+        with data.getbuffer() as view:
+            # Where a store encrypts with its own keys the tag is another, and the part goes again.
+            tag = hashlib.md5(view, usedforsecurity=False).hexdigest()
+            if part["Size"] != len(view) or part["ETag"].strip('"') != tag:
+                return False
         self._tags[number] = part["ETag"]
         return True
 
-    async def send(self, number: int, data: bytes, mark: str) -> None:
+    async def send(self, number: int, data: io.BytesIO, mark: str) -> None:
         del mark
         call = self._fs.store._call_s3
-        with io.BytesIO(data) as body:
-            answer = await call("upload_part", **self._upload, PartNumber=number, Body=body)
+        data.seek(0)
+        answer = await call("upload_part", **self._upload, PartNumber=number, Body=data)
         self._tags[number] = answer["ETag"]
 
     async def end(self) -> None:
@@ -271,15 +273,17 @@ class _GcsLarge(Large):
             self._fs.store, self._fs.bucket, self._key, self._kind
         )
 
-    def has(self, number: int, data: bytes, mark: str) -> bool:
+    def has(self, number: int, data: io.BytesIO, mark: str) -> bool:
         del number, data, mark
         return False
 
-    async def send(self, number: int, data: bytes, mark: str) -> None:
+    async def send(self, number: int, data: io.BytesIO, mark: str) -> None:
         del mark
-        size, start = self._size, (number - 1) * part_bytes(self._size)
+        size = self._size
+        start = (number - 1) * part_bytes(size, is_in_order=True)
         gcs = need("gcsfs", extra="gcs").core
-        await gcs.upload_chunk(self._fs.store, self._address, data, start, size, self._kind)
+        part = data.getbuffer()
+        await gcs.upload_chunk(self._fs.store, self._address, part, start, size, self._kind)
 
     async def end(self) -> None:
         """Do nothing: the last part has ended it."""
@@ -364,16 +368,15 @@ class _AzureLarge(Large):
             _, waiting = await self._blob.get_block_list("uncommitted")
             self._there = {block.id for block in waiting}
 
-    def has(self, number: int, data: bytes, mark: str) -> bool:
+    def has(self, number: int, data: io.BytesIO, mark: str) -> bool:
         del data
         self._names[number] = f"{number:05d}-{mark[:40]}"
         return self._names[number] in self._there
 
-    async def send(self, number: int, data: bytes, mark: str) -> None:
+    async def send(self, number: int, data: io.BytesIO, mark: str) -> None:
         del mark
-        # Azure's client holds what it sent until Python collects circles: closed, it is let go.
-        with io.BytesIO(data) as body:
-            await self._blob.stage_block(self._names[number], body, length=len(data))
+        data.seek(0)
+        await self._blob.stage_block(self._names[number], data, length=data.getbuffer().nbytes)
 
     async def end(self) -> None:
         blob = need("azure.storage.blob", extra="azure")

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Self, final
+from itertools import cycle
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, final
 
 from runlake.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import RawIOBase
     from pathlib import Path
 
-_CHUNK_BYTES: Final = 1 << 20
+Data: TypeAlias = "bytes | memoryview"
+# More at once goes into larger pages of the system's cache, which virtual machines lack for long.
+_CHUNK_BYTES: Final = 512 << 10
 # So far the hash may be behind; in step with it, two threads wait for each other all the time.
 _BEHIND_BYTES: Final = 8 << 20
+_BUFFERS: Final = 16
 
 
 class FileChangedError(StateError):
@@ -53,7 +59,7 @@ class Watch:
         if arrived and self._progress is not None:
             self._progress(-arrived)
 
-    def read(self, data: bytes) -> None:
+    def read(self, data: Data) -> None:
         """Take the next bytes of the file into its digest."""
         self._digest.update(data)
         self.size_bytes += len(data)
@@ -76,15 +82,17 @@ class Watch:
 class Hasher:
     """Hashes in a thread of its own what the caller works on meanwhile; a context manager."""
 
-    def __init__(self, take: Callable[[bytes], None]) -> None:
+    def __init__(self, take: Callable[[Data], None]) -> None:
         """Start no thread yet.
 
         Args:
             take: gets each piece, in order.
         """
         self._take = take
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="runlake-hash")
-        self._waiting: deque[tuple[int, Future[None]]] = deque()
+        self._thread: threading.Thread | None = None
+        self._given: SimpleQueue[Data | None] = SimpleQueue()
+        self._taken: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._waiting: deque[int] = deque()
 
     def __enter__(self) -> Self:
         """Return it."""
@@ -92,22 +100,70 @@ class Hasher:
 
     def __exit__(self, *_: object) -> None:
         """Wait for what is under way."""
-        self._pool.shutdown()
+        if self._thread is not None:
+            self._given.put(None)
+            self._thread.join()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: Data) -> None:
         """Take the next piece; waits while too much is not hashed yet."""
-        while self._waiting and sum(size for size, _ in self._waiting) > _BEHIND_BYTES:
-            self._waiting.popleft()[1].result()
-        try:
-            self._waiting.append((len(data), self._pool.submit(self._take, data)))
-        except RuntimeError:  # the interpreter exits, and takes no more threads
-            self.settle()
-            self._take(data)
+        if sum(self._waiting) > _BEHIND_BYTES:
+            self.settle(but=len(self._waiting) // 2)
+        if self._thread is None:
+            thread = threading.Thread(target=self._serve, name="runlake-hash", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter exits, and takes no more threads
+                self._take(data)
+                return
+            self._thread = thread
+        self._waiting.append(len(data))
+        self._given.put(data)
 
-    def settle(self) -> None:
-        """Return when every piece is hashed."""
-        while self._waiting:
-            self._waiting.popleft()[1].result()
+    def settle(self, but: int = 0) -> None:
+        """Return when every piece is hashed.
+
+        Args:
+            but: the last ones, so many, may still be under way.
+        """
+        while len(self._waiting) > but:
+            error = self._taken.get()
+            self._waiting.popleft()
+            if error is not None:
+                raise error
+
+    def _serve(self) -> None:
+        while (data := self._given.get()) is not None:
+            try:
+                self._take(data)
+            except BaseException as error:  # noqa: BLE001 - raised where the piece came from
+                self._taken.put(error)
+            else:
+                self._taken.put(None)
+            del data  # nobody holds what is hashed
+
+    def pieces(self, fill: Callable[[memoryview], None], size_bytes: int) -> Iterator[memoryview]:
+        """Yield bytes piece by piece; each is hashed while the caller works on it.
+
+        All are hashed at the end. A piece is good until the next is asked for.
+
+        Args:
+            fill: reads the next bytes into memory that is there.
+            size_bytes: of all of them.
+        """
+        # Fresh memory for every piece would cost as much time as reading it.
+        buffers = [memoryview(bytearray(min(size_bytes, _CHUNK_BYTES))) for _ in range(_BUFFERS)]
+        for buffer in cycle(buffers):
+            if not size_bytes:
+                break
+            if len(self._waiting) == _BUFFERS:
+                # Not one by one: to wake up costs more than to wait.
+                self.settle(but=_BUFFERS // 2)
+            piece = buffer[:size_bytes]
+            fill(piece)
+            size_bytes -= len(piece)
+            self.feed(piece)
+            yield piece
+        self.settle()
 
 
 @final
@@ -160,20 +216,16 @@ class Source:
         self.watch.read(data)
         return data
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the file piece by piece; each is hashed while the caller works on it."""
-        left = self.size_bytes
-        if left <= _CHUNK_BYTES:
-            if left:
-                yield self.read(left)
-            return
-        with Hasher(self.watch.read) as hasher:
-            while left:
-                data = self._take(min(left, _CHUNK_BYTES))
-                left -= len(data)
-                hasher.feed(data)
-                yield data
-            hasher.settle()
+    def chunks(self) -> Iterator[Data]:
+        """Yield the file piece by piece; each is hashed while the caller works on it.
+
+        A piece is good until the next is asked for.
+        """
+        if self.size_bytes > _CHUNK_BYTES:
+            with Hasher(self.watch.read) as hasher:
+                yield from hasher.pieces(self._fill, self.size_bytes)
+        elif self.size_bytes:
+            yield self.read(self.size_bytes)
 
     def finish(self) -> None:
         """Make sure that the file is still what it was when it was opened.
@@ -194,6 +246,20 @@ class Source:
             data += more
         return data
 
+    def _fill(self, piece: memoryview) -> None:
+        if not fill(self._file, piece):
+            raise self._changed()
+
     def _changed(self) -> FileChangedError:
         message = f"{self._name!r} was written to while it was uploaded; log it when it is done."
         return FileChangedError(message)
+
+
+def fill(file: RawIOBase, piece: memoryview) -> bool:
+    """Read the next bytes of a file into memory; False if it has no more so many."""
+    while piece:
+        size = file.readinto(piece)
+        if not size:
+            return False
+        piece = piece[size:]
+    return True

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runlake.storage.fs import Filesystem
+    from runlake.storage.source import Data
 
 _THREADS: Final = 8
 _ROUNDS: Final = 10
@@ -253,7 +254,7 @@ class StorageContract:
         filesystem.put("artifacts/0/r/f", b"before")
 
         class Meddling(Watch):
-            def read(self, data: bytes) -> None:
+            def read(self, data: Data) -> None:
                 file.write_bytes(b"y" * (_LARGE + 1))
                 super().read(data)
 

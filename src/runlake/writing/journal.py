@@ -17,7 +17,7 @@ import errno
 import os
 import threading
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runlake import schema
 from runlake._lazy import lazy
@@ -46,6 +46,8 @@ else:
 
 _IN_PAGE: Final = PAGE_POINTS - 1
 _PACK: Final = pack
+# What the last column of an event may hold.
+_TEXT: Final = (str, type(None))
 # A writer ends here and a new one goes on, so that a mark is never used twice.
 MAX_POINTS: Final = 1 << 31
 # An events file is begun anew at a seal when it has grown past this.
@@ -196,6 +198,10 @@ class Journal:
 
         Returns:
             False if the journal is retired, or the disk refused (then it is retired now).
+
+        Raises:
+            TypeError: a key or str is no text; nothing is appended. The drain could take neither
+                it nor what comes behind it.
         """
         with self.lock:
             if self._retired:
@@ -207,6 +213,11 @@ class Journal:
                 Event(before, self._clock.tick() if clock_us is None else clock_us, *row)
                 for row in rows
             ]
+            for event in taken:
+                texts: tuple[Any, Any] = event.key, event.str
+                if not isinstance(texts[0], str) or not isinstance(texts[1], _TEXT):
+                    message = f"a row of run {event.run_id} holds what is no text: {event[3:]!r}"
+                    raise TypeError(message)
             lines = [event_line(number + place, event) for place, event in enumerate(taken)]
             if not self._write_lines(self._events_fd, lines):
                 return False
