@@ -242,7 +242,7 @@ def _slow(options: dict[str, object]) -> Iterator[dict[str, object]]:
     """Lend the same S3 at the end of a line whose connections are slow."""
     port = str(options["endpoint_url"]).rpartition(":")[2]
     command = [sys.executable, "-m", "benchmarks.line", port, str(_LINE_MIB_S)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as line:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as line:
         assert line.stdout is not None
         yield options | {"endpoint_url": f"http://127.0.0.1:{int(line.stdout.readline())}"}
         line.kill()

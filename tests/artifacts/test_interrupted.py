@@ -181,6 +181,5 @@ def test_a_large_file_takes_little_memory_up_and_down(lake_url: Place, tmp_path:
     shown, errors = process.communicate()
     assert process.returncode == 0, errors.decode()
     found: dict[str, Any] = json.loads(shown)
-    print("FOUND", found)
     assert max(found.values()) < 100 * 1024, found
     assert (tmp_path / "out" / "big.bin").stat().st_size == size

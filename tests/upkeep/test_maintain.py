@@ -334,3 +334,21 @@ def test_made_up_experiments_are_compacted_by_their_id(lake: Lake) -> None:
     lake._storage.ensure_lake()
     put(lake._storage.fs, named(1, 0, 4))
     assert lake.maintain.compact("exp").segments in {0, 1}
+
+
+@pytest.mark.filesystems("local")
+def test_purge_deletes_a_link_in_a_runs_folder_and_not_what_it_leads_to(
+    lake: Lake, tmp_path: Path
+) -> None:
+    with lake.start_run() as run:
+        run.log_text("kept until the purge", "notes/a.txt")
+    lake.flush()
+    (folder,) = tmp_path.glob(f"lake/artifacts/*/{run.run_id}")
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    for name in ("mine.txt", "deep/mine.txt"):
+        (tmp_path / "elsewhere" / name).write_text("mine")
+    (folder / "notes" / "way-out").symlink_to(tmp_path / "elsewhere")
+    (folder / "file").symlink_to(tmp_path / "elsewhere" / "mine.txt")
+    lake.maintain.purge(run.run_id)
+    assert [each for each in folder.rglob("*") if each.is_symlink() or each.is_file()] == []
+    assert {file.name for file in (tmp_path / "elsewhere").rglob("*")} == {"mine.txt", "deep"}

@@ -29,7 +29,7 @@ else:
     pa = lazy("pyarrow")
 
 # So many segments tell how long the footers of the others will be.
-SCOUTS: Final = 16
+_SCOUTS: Final = 16
 # As many bytes come over one connection while another request would wait for its answer.
 _ROUND_TRIP_BYTES: Final = 512 << 10
 # Fewer footers are read sooner than threads have begun.
@@ -59,12 +59,37 @@ def is_reserved(segment: LiveSegment) -> bool:
     return segment.name.experiment_id == schema.RESERVED_PARTITION
 
 
+def first_asks(
+    wanted: Sequence[LiveSegment], *, whole_bytes: int
+) -> tuple[list[tuple[LiveSegment, int]], list[LiveSegment]]:
+    """Choose how many last bytes to ask for of some segments first.
+
+    Args:
+        wanted: the segments whose footers are to be read.
+        whole_bytes: a segment up to this size comes whole: its rows are then at hand, for the
+            same round trip. Those of the reserved partition always do.
+
+    Returns:
+        Segments with the number of bytes; and those that wait until these have told, by
+        `reach_of`, how long footers are.
+    """
+    asked, tailed = [], []
+    for segment in wanted:
+        if is_reserved(segment) or segment.entry.size_bytes <= whole_bytes:
+            asked.append((segment, segment.entry.size_bytes))
+        else:
+            tailed.append(segment)
+    apart = max(1, len(tailed) // _SCOUTS)
+    asked += [(segment, segments.TAIL_BYTES) for segment in tailed[::apart]]
+    return asked, [segment for place, segment in enumerate(tailed) if place % apart]
+
+
 def reach_of(longer: Sequence[int], asked: int) -> int:
     """Choose how many last bytes of a segment to ask for.
 
     Args:
         longer: the lengths of the footers, in bytes, that a first request did not hold.
-        asked: how many segments were asked.
+        asked: how many segments were asked for `TAIL_BYTES`.
 
     Returns:
         The length by which those asked would have cost least, where a second request costs as

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError, NewerFormatError, RunlakeWarning
-from runlake.storage import arrays, ranges, rowobject, segments, tables
+from runlake.storage import arrays, ranges, rowobject, tables
 from runlake.storage.compacted import CompactedState, read_state
-from runlake.storage.footers import SCOUTS, Part, is_reserved, parse_all, reach_of
+from runlake.storage.footers import Part, first_asks, is_reserved, parse_all, reach_of
 from runlake.storage.points import PointFiles, batches, expired
 from runlake.storage.standing import coded, standing
 from runlake.storage.states import StateRows, are_among
@@ -123,17 +123,12 @@ class Reader:
                 for batch in _batched(far, _GATHER)
                 for segment in self._read_cached(cache, batch)
             ]
-        whole = [segment for segment in far if self._comes_whole(segment)]
-        tailed = [segment for segment in far if not self._comes_whole(segment)]
-        scouts = tailed[:: max(1, len(tailed) // SCOUTS)]
-        asked = [(segment, segment.entry.size_bytes) for segment in whole]
-        asked += [(segment, segments.TAIL_BYTES) for segment in scouts]
+        asked, rest = first_asks(far, whole_bytes=_WHOLE_BYTES if self._cache is not None else 0)
         longer = self._read_tails(asked)
         # Footers of one lake are much alike: what some needed, the others are asked for at once.
-        reach = reach_of([size for _, size in longer], len(scouts))
-        sent = {segment.entry.key for segment in scouts}
-        rest = [(segment, reach) for segment in tailed if segment.entry.key not in sent]
-        longer += self._read_tails(rest)
+        told = sum(size < segment.entry.size_bytes for segment, size in asked)
+        reach = reach_of([size for _, size in longer], told)
+        longer += self._read_tails([(segment, reach) for segment in rest])
         self._read_tails(longer)
 
     def _read_tails(
@@ -188,11 +183,6 @@ class Reader:
                 RunlakeWarning,
                 stacklevel=6,
             )
-
-    def _comes_whole(self, segment: LiveSegment) -> bool:
-        """Tell whether to ask for all of a segment: its rows are wanted, or it is as quick."""
-        is_small = self._cache is not None and segment.entry.size_bytes <= _WHOLE_BYTES
-        return is_small or is_reserved(segment)
 
     def _gather(self, ranges: Sequence[Range]) -> list[bytes]:
         """Fetch one range of each of many segments, all at once."""

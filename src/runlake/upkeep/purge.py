@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 WRITER: Final = "writer"
 OBJECT: Final = "object"
 ARTIFACTS: Final = "artifacts"
+# Of a key that lies in a run's folder: `artifacts`, the experiment, the run.
+_RUN_PARTS: Final = 3
 NAME: Final = "name"
 MODEL: Final = "model"
 QUARANTINE: Final = "quarantine"
@@ -328,7 +330,7 @@ class _Purge:
             ]
             for start in range(0, len(entries), _BATCH):
                 batch = entries[start : start + _BATCH]
-                self._fs.delete_many([entry.key for entry in batch])
+                self._fs.delete_many(sorted({self._behind_no_link(entry.key) for entry in batch}))
                 self._say(
                     artifacts=self.done.artifacts + len(batch),
                     deleted_bytes=self.done.deleted_bytes + sum(e.size_bytes for e in batch),
@@ -340,6 +342,19 @@ class _Purge:
             for each in left
             if each.key.startswith(root) and each.key.removeprefix(root).partition("/")[0] in gone
         )
+
+    def _behind_no_link(self, key: str) -> str:
+        """Return the key of an artifact, or of the link in its run's folder that leads to it.
+
+        Whoever may write into a lake's folder could else have others delete what lies elsewhere.
+        """
+        if self._fs.is_local:
+            parts = key.split("/")
+            for count in range(_RUN_PARTS + 1, len(parts)):
+                above = "/".join(parts[:count])
+                if self._fs.local_file(above).is_symlink():
+                    return above
+        return key
 
     def _say(self, **changed: object) -> None:
         self.done = replace(self.done, **changed)  # type: ignore[arg-type]
