@@ -62,16 +62,17 @@ Ways: TypeAlias = "dict[str, Callable[[], object]]"
 
 def measure(options: Options) -> list[Figure]:
     """Return MiB a second into and out of a folder and S3, and MiB of memory."""
-    figures = _compared("a disk", options.size(2048, quick=24))
-    figures += _compared("S3 (moto)", options.size(128, quick=24))
-    figures += _compared("S3 (moto), a slow line", options.size(512, quick=24))
+    rounds = options.size(_ROUNDS, quick=1)
+    figures = _compared("a disk", options.size(2048, quick=24), rounds)
+    figures += _compared("S3 (moto)", options.size(128, quick=24), rounds)
+    figures += _compared("S3 (moto), a slow line", options.size(512, quick=8), rounds)
     figures.append(_many(options.size(2000, quick=50)))
     return figures
 
 
-def _compared(where: str, mib: int) -> list[Figure]:
+def _compared(where: str, mib: int, rounds: int) -> list[Figure]:
     """Measure one place in a process of its own, so that its memory is told apart."""
-    command = [sys.executable, "-m", "benchmarks.bench_artifacts", where, str(mib)]
+    command = [sys.executable, "-m", "benchmarks.bench_artifacts", where, str(mib), str(rounds)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     figures = []
@@ -170,7 +171,7 @@ class _Bench:
         for _ in range(self.file.stat().st_size // len(piece)):
             digest.update(piece)
 
-    def measured(self, deeds: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def measured(self, deeds: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
         """Return seconds and CPU seconds of each round, by deed and who, and our memory."""
         puts: Ways = {_OURS: self.put, "fsspec": self.put_plain}
         gets: Ways = {_OURS: self.get, "fsspec": self.get_plain}
@@ -186,15 +187,15 @@ class _Bench:
             self.plain.put_file(str(self.file), f"{self.root}/plain.bin")
         found: dict[str, dict[str, Any]] = {"seconds": {}, "cpu": {}, "memory": {}}
         for deed in deeds:
-            for kind, value in zip(found, self._rounds(deed, ways[deed]), strict=True):
+            for kind, value in zip(found, self._rounds(ways[deed], rounds, deed=deed), strict=True):
                 found[kind][deed] = value
         return found
 
-    def _rounds(self, deed: str, ways: Ways) -> tuple[Seconds, Seconds, int]:
+    def _rounds(self, ways: Ways, rounds: int, *, deed: str) -> tuple[Seconds, Seconds, int]:
         seconds: Seconds = {who: [] for who in ways}
         cpu: Seconds = {who: [] for who in ways}
         memory = 0
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             for who, way in ways.items():
                 os.sync()
                 if deed.endswith("cold"):
@@ -258,7 +259,7 @@ def _write(file: Path, mib: int) -> None:
             opened.write(number.to_bytes(8, "little") + block[8:])
 
 
-def _alone(where: str, mib: int) -> None:
+def _alone(where: str, mib: int, rounds: int) -> None:
     with scratch() as folder:
         _write(folder / "big.bin", mib)
         if where == "a disk":
@@ -266,7 +267,7 @@ def _alone(where: str, mib: int) -> None:
                 root = folder / "plain"
                 root.mkdir()
                 bench = _Bench(folder, lake, run, fsspec.filesystem("file"), str(root))
-                print(json.dumps(bench.measured(("put", "put cold", "get"))))
+                print(json.dumps(bench.measured(("put", "put cold", "get"), rounds)))
             return
         is_slow = where.endswith("line")
         with (
@@ -277,8 +278,8 @@ def _alone(where: str, mib: int) -> None:
         ):
             plain = fsspec.filesystem("s3", **options)
             bench = _Bench(folder, lake, run, plain, f"{_BUCKET}/plain")
-            print(json.dumps(bench.measured(("put",) if is_slow else ("put", "get"))))
+            print(json.dumps(bench.measured(("put",) if is_slow else ("put", "get"), rounds)))
 
 
 if __name__ == "__main__":
-    _alone(sys.argv[1], int(sys.argv[2]))
+    _alone(sys.argv[1], *map(int, sys.argv[2:]))

@@ -204,6 +204,7 @@ class Client(Filesystem):
         self.conditional_create: bool | None = True
         self._store, self._actor = store, actor
         self._chance = store.chance
+        self._changed_us = 0  # a listing that lags shows its own changes to whoever made them
 
     def local_file(self, key: str) -> Path:
         """Raise: an object in memory is no file."""
@@ -217,7 +218,7 @@ class Client(Filesystem):
         if store.nature.listing in {DISK, TORN}:
             return self._list_disk(prefix)
         found: Entries = []
-        seen_us = store.turns.now_us - store.nature.lag_us
+        seen_us = max(store.turns.now_us - store.nature.lag_us, self._changed_us)
         while True:
             self._before("list", prefix)
             after = found[-1].key if found else ""
@@ -342,6 +343,8 @@ class Client(Filesystem):
             store.turns.later(self._chance.randint(1, _MOST_LATE_STEPS), _forgiving(effect))
             raise self._failure(verb, key, "its effect comes late")
         result = effect()
+        if is_write:
+            self._changed_us = store.turns.now_us
         self._after(verb, key)
         return result
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runlake import clock, ids, schema
 from runlake._lazy import lazy
 from runlake._version import __version__
-from runlake.errors import ConflictError, RunlakeError
+from runlake.errors import ConflictError, RunlakeError, StorageError
 from runlake.storage import segments, state
 from runlake.storage.layout import SegmentName
 from runlake.storage.state import Fact, FactBook, State, Summaries
@@ -48,6 +48,7 @@ MAX_SEGMENT_ROWS: Final = 1 << 18
 STATE_LIMIT_BYTES: Final = 128 << 10
 MAX_KEYS: Final = 100_000
 SUPERSEDED_S: Final = 60.0
+_PUT_TRIES: Final = 5
 # At close, neighbours below this are read back and joined; larger ones are worth their name.
 SMALL_BYTES: Final = 512 << 10
 _MERGED_BYTES: Final = 8 << 20
@@ -468,18 +469,24 @@ def put(storage: Storage, name: SegmentName, data: bytes, table: pa.Table) -> No
         ConflictError: other rows are there.
         StorageError: the store refused.
     """
-    if storage.append(name, data):
-        return
-    # The same rows under another nonce: an earlier try of ours, or another recoverer's.
-    there = storage.fs.get(name.key)
-    footer = segments.read_footer(there, key=name.key)
-    if footer.header.digest == segments.digest(table):
-        return
-    message = (
-        f"{name.key} holds other rows than this writer's, written by {footer.header.host} "
-        f"pid {footer.header.pid}: the same writer runs twice (a restored VM snapshot?)."
-    )
-    raise ConflictError(message, url=storage.fs.url)
+    for _ in range(_PUT_TRIES):
+        if storage.append(name, data):
+            return
+        # The same rows under another nonce: an earlier try of ours, or another recoverer's.
+        try:
+            there = storage.fs.get(name.key)
+        except FileNotFoundError:  # consumed and vacuumed since; nobody can tell now what it held
+            continue
+        footer = segments.read_footer(there, key=name.key)
+        if footer.header.digest == segments.digest(table):
+            return
+        message = (
+            f"{name.key} holds other rows than this writer's, written by {footer.header.host} "
+            f"pid {footer.header.pid}: the same writer runs twice (a restored VM snapshot?)."
+        )
+        raise ConflictError(message, url=storage.fs.url)
+    message = f"{name.key} came and went {_PUT_TRIES} times. Try again."
+    raise StorageError(message, url=storage.fs.url)
 
 
 def encode(name: SegmentName, experiment_name: str, table: pa.Table, current: State) -> bytes:
