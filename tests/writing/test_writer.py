@@ -213,6 +213,36 @@ def test_other_rows_under_our_name_are_a_conflict_and_stay(storage: Storage) -> 
     assert len(segment_keys(storage.fs)) == 1
 
 
+def test_a_segment_that_was_refused_and_is_gone_since_is_put_again(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, twin = new_writer(), new_writer()
+    twin.writer_id = ours.writer_id
+    for writer in (ours, twin):
+        _log(writer, 3)
+    twin.upload(storage)
+    get = storage.fs.get
+
+    def get_behind_a_vacuum(key: str) -> bytes:
+        storage.fs.delete_many([key])
+        return get(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.fs, "get", get_behind_a_vacuum)
+        ours.upload(storage)
+    assert _spans(storage) == [(0, 2, False)]
+
+    def refuse(*_: object) -> bool:
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "append", refuse)
+        patch.setattr(storage.fs, "get", get_behind_a_vacuum)
+        _log(ours, 1)
+        with pytest.raises(StorageError, match="came and went"):
+            ours.upload(storage)
+
+
 def test_merge_joins_small_neighbours_into_one_with_the_join_of_their_states(
     storage: Storage, settings: Settings
 ) -> None:
