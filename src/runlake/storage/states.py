@@ -140,8 +140,9 @@ class StateRows:
     @property
     def num_rows(self) -> int:
         """How many rows there are."""
-        live: Any = self._live_columns([_RUN])[0]
-        return self.compacted_rows + len(live)
+        flags = self._live_flags()
+        live: int = self._live.num_rows if flags is None else flags.true_count
+        return self.compacted_rows + live
 
     @property
     def compacted_rows(self) -> int:
@@ -339,11 +340,16 @@ class StateRows:
     def _live_columns(self, names: Sequence[str]) -> list[pa.ChunkedArray[Any]]:
         """Return columns of the live rows that are meant."""
         columns: list[Any] = [self._live[name] for name in names]
+        flags = self._live_flags()
+        return columns if flags is None else [column.filter(flags) for column in columns]
+
+    def _live_flags(self) -> pa.BooleanArray | None:
+        """Tell which of the live rows are meant; None means all."""
         if self._kinds is None or not self._live.num_rows:
-            return columns
+            return None
         if self._live_rows is None:
             self._live_rows = arrays.flags(self._kinds.flags(self._live[_KIND]))
-        return [column.filter(self._live_rows) for column in columns]
+        return self._live_rows
 
     def _masked(self) -> tuple[_Masked, ...]:
         """Return the parts with the rows that are meant."""
