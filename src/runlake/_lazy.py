@@ -8,8 +8,15 @@ import sys
 import threading
 from contextlib import suppress
 from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, final, overload
 
 from runlake.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Owner = TypeVar("_Owner")
+_Made = TypeVar("_Made")
 
 # Held while a library loads, and while a process forks: a child that is forked in the middle
 # of an import has half a library, and a lock on it that nobody will ever release.
@@ -91,3 +98,36 @@ def lazy(module: str, *, extra: str | None = None) -> ModuleType:
     Used under `if TYPE_CHECKING: import x` / `else: x = lazy("x")`, so that types stay exact.
     """
     return _LazyModule(module, extra)
+
+
+@final
+class made_once(Generic[_Owner, _Made]):  # noqa: N801 - a decorator, as `property` is
+    """A property that is made at its first use and kept: one for all threads.
+
+    Two threads may both make it at once; both get the one that was there first.
+    (`functools.cached_property` would give each its own, from Python 3.12 on.)
+    """
+
+    def __init__(self, make: Callable[[_Owner], _Made]) -> None:
+        """Make nothing yet.
+
+        Args:
+            make: the method that it stands for.
+        """
+        self._make = make
+        self._name = make.__name__
+        self.__doc__ = make.__doc__
+
+    @overload
+    def __get__(self, owner: None, kind: type[_Owner]) -> Self: ...
+
+    @overload
+    def __get__(self, owner: _Owner, kind: type[_Owner]) -> _Made: ...
+
+    def __get__(self, owner: _Owner | None, kind: type[_Owner]) -> Self | _Made:
+        """Return what it makes; the class has the property itself."""
+        if owner is None:
+            return self
+        kept: dict[str, Any] = vars(owner)
+        made: _Made = kept.setdefault(self._name, self._make(owner))
+        return made

@@ -12,10 +12,8 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from runlake import clock, companions, ids, provenance, schema, settings
-from runlake._lazy import lazy
-from runlake.artifacts.sending import Logged
-from runlake.artifacts.store import Artifacts, Ledger
+from runlake import clock, ids, schema, settings, upkeep
+from runlake._lazy import lazy, made_once
 from runlake.errors import (
     InvalidInputError,
     NotFoundError,
@@ -23,41 +21,57 @@ from runlake.errors import (
     StateError,
     StorageError,
 )
-from runlake.experiments import Experiments, read_said
-from runlake.maintain import House, Maintain
-from runlake.pinned import PinnedLake
 from runlake.query.engine import Query
 from runlake.query.entities import find_experiment
 from runlake.questions import Questions
-from runlake.run import Run
-from runlake.run_plan import RunPlan, new_run_id
 from runlake.storage.engine import open_storage
-from runlake.writing import values
-from runlake.writing.disabled import DisabledDrain
-from runlake.writing.drain import Drain, drains_of
+from runlake.writing.drains import drains_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from runlake import companions, experiments, maintain, pinned, provenance, run, run_plan
+    from runlake.artifacts import sending, store
+    from runlake.artifacts.store import Artifacts
+    from runlake.experiments import Experiments
+    from runlake.maintain import Maintain
+    from runlake.pinned import PinnedLake
     from runlake.query import artifacts as stored
     from runlake.query import filelist
     from runlake.query.entities import Experiment
     from runlake.query.filelist import FileList
     from runlake.registry import book, reading, registry
     from runlake.registry.registry import Registry
+    from runlake.run import Run
     from runlake.settings import Settings
+    from runlake.storage.engine import Storage
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.snapshot import Snapshot
     from runlake.upkeep.copies import copying
     from runlake.upkeep.copies.passage import Copied
+    from runlake.writing import disabled, drain, values
+    from runlake.writing.drain import Drain
     from runlake.writing.events import Row
 else:
-    copying = lazy("runlake.upkeep.copies.copying")
+    # Who only asks, as most commands do, would wait longer for these than for the answer.
     book = lazy("runlake.registry.book")
+    companions = lazy("runlake.companions")
+    copying = lazy("runlake.upkeep.copies.copying")
+    disabled = lazy("runlake.writing.disabled")
+    drain = lazy("runlake.writing.drain")
+    experiments = lazy("runlake.experiments")
     filelist = lazy("runlake.query.filelist")
-    stored = lazy("runlake.query.artifacts")
+    maintain = lazy("runlake.maintain")
+    pinned = lazy("runlake.pinned")
+    provenance = lazy("runlake.provenance")
     reading = lazy("runlake.registry.reading")
     registry = lazy("runlake.registry.registry")
+    run = lazy("runlake.run")
+    run_plan = lazy("runlake.run_plan")
+    sending = lazy("runlake.artifacts.sending")
+    store = lazy("runlake.artifacts.store")
+    stored = lazy("runlake.query.artifacts")
+    values = lazy("runlake.writing.values")
 
 # Of so many runs that this process began or resumed, the params are remembered.
 _RUNS_REMEMBERED: Final = 1000
@@ -132,21 +146,7 @@ class Lake(Questions):
         super().__init__(open_storage(resolved, filesystem), resolved, read_only=read_only)
         self.url = self._storage.url
         self.origin = dict(origin or {})
-        self._drain = (DisabledDrain if resolved.is_disabled else Drain)(self._storage, resolved)
-        hasty = dataclasses.replace(resolved, request_timeout_s=resolved.name_timeout_s)
-        self._naming = open_storage(hasty, filesystem)
-        self._experiments = Experiments(
-            self._naming, self._drain, self._find_experiment, resolved.close_timeout_s
-        )
-        self.artifacts = Artifacts(
-            self._storage,
-            lambda run_id: self.get_run(run_id).info.experiment_id,
-            ledger=Ledger(self._logged_files, self._write, self._note, self._check_place),
-            parallel=resolved.parallel_requests,
-        )
-        house = House(self._check_writable, self._experiments.locate, self._bring_own, self._expire)
-        self.maintain = Maintain(self._storage, self._drain, house)
-        self._registry: Registry | None = None
+        self._filesystem = filesystem
         self._rows_seen = 0
         self._params: dict[str, dict[str, str]] = {}
 
@@ -162,22 +162,39 @@ class Lake(Questions):
         """Close it."""
         self.close()
 
-    @property
+    @made_once
+    def artifacts(self) -> Artifacts:
+        """The files of runs."""
+        ledger = store.Ledger(self._logged_files, self._write, self._note, self._check_place)
+        return store.Artifacts(
+            self._storage,
+            lambda run_id: self.get_run(run_id).info.experiment_id,
+            ledger=ledger,
+            parallel=self.settings.parallel_requests,
+        )
+
+    @made_once
+    def maintain(self) -> Maintain:
+        """Keeping house."""
+        house = maintain.House(
+            self._check_writable, self._experiments.locate, self._bring_own, self._expire
+        )
+        return maintain.Maintain(self._storage, self._drain, house)
+
+    @made_once
     def registry(self) -> Registry:
         """The model registry: models and versions, their aliases, stages and tags."""
-        if self._registry is None:
-            house = reading.House(
-                ask=self._ask,
-                get_run=self.get_run,
-                artifacts=self.artifacts,
-                check_writable=self._check_writable,
-                is_read_only=lambda: self._read_only,
-                settings=self.settings,
-                refresh=self.refresh,
-            )
-            kept = book.Book(self._naming, self._drain, self.settings.close_timeout_s)
-            self._registry = registry.Registry(house, kept)
-        return self._registry
+        house = reading.House(
+            ask=self._ask,
+            get_run=self.get_run,
+            artifacts=self.artifacts,
+            check_writable=self._check_writable,
+            is_read_only=lambda: self._read_only,
+            settings=self.settings,
+            refresh=self.refresh,
+        )
+        kept = book.Book(self._naming, self._drain, self.settings.close_timeout_s)
+        return registry.Registry(house, kept)
 
     # Writing.
 
@@ -226,8 +243,8 @@ class Lake(Questions):
             if given is not None:
                 values.run_id(given)
         experiment_id, name = self._place(experiment, experiment_id, run_id)
-        plan = RunPlan(
-            run_id=run_id or new_run_id(),
+        plan = run_plan.RunPlan(
+            run_id=run_id or run_plan.new_run_id(),
             experiment_id=experiment_id,
             experiment_name=name,
             run_name=run_name,
@@ -238,7 +255,7 @@ class Lake(Questions):
         first = dict(tags or {})
         if description is not None:
             first[_NOTE_TAG] = description
-        run = Run(
+        begun = run.Run(
             plan,
             self._drain,
             self.artifacts,
@@ -248,9 +265,9 @@ class Lake(Questions):
             params=self._params_of(plan.run_id),
         )
         companions.begin(
-            run, self.settings, log_system_metrics=log_system_metrics, log_console=log_console
+            begun, self.settings, log_system_metrics=log_system_metrics, log_console=log_console
         )
-        return run
+        return begun
 
     def create_experiment(
         self,
@@ -390,21 +407,21 @@ class Lake(Questions):
             return self._pin(last)
         if snapshot is None:
             return self._ask(self._pin)
-        tables, pinned = self._storage.read_pinned(snapshot)
-        return PinnedLake(
-            self._storage, self.settings, snapshot=snapshot, tables=tables, pinned=pinned
+        tables, held = self._storage.read_pinned(snapshot)
+        return pinned.PinnedLake(
+            self._storage, self.settings, snapshot=snapshot, tables=tables, pinned=held
         )
 
     def _pin(self, query: Query) -> PinnedLake:
-        tables, pinned = self._storage.pin(query.tables)
+        tables, held = self._storage.pin(query.tables)
         with self._snapshot_lock:
             snapshot = self._snapshot if self._query is query else None
-        return PinnedLake(
+        return pinned.PinnedLake(
             self._storage,
             self.settings,
             snapshot=snapshot,
             tables=tables,
-            pinned=pinned,
+            pinned=held,
             folded=query.folded,
         )
 
@@ -513,8 +530,9 @@ class Lake(Questions):
             StorageError: the store refused or did not answer; the rows stay in the journal.
         """
         limit_s = self.settings.close_timeout_s if timeout_s is None else timeout_s
-        provenance.settle(limit_s)
-        self._drain.flush(limit_s)
+        if self._has_written:
+            provenance.settle(limit_s)
+            self._drain.flush(limit_s)
 
     def close(self) -> None:
         """Bring all rows to the store and let go; bounded by the setting `close_timeout_s`.
@@ -522,11 +540,36 @@ class Lake(Questions):
         What could not be sent stays in the journal, is said, and goes out at the next opening.
         The lake may be used again after.
         """
-        provenance.settle(self.settings.close_timeout_s)
-        self._drain.close(self.settings.close_timeout_s)
+        if self._has_written:
+            provenance.settle(self.settings.close_timeout_s)
+            self._drain.close(self.settings.close_timeout_s)
         self._forget()
 
     # Inside.
+
+    @made_once
+    def _drain(self) -> Drain:
+        """What brings rows to the store."""
+        kind = disabled.DisabledDrain if self.settings.is_disabled else drain.Drain
+        return kind(self._storage, self.settings)
+
+    @property
+    def _has_written(self) -> bool:
+        """Whether rows may have been logged through this object."""
+        return "_drain" in vars(self)
+
+    @made_once
+    def _naming(self) -> Storage:
+        """The same store, for what must not wait long: claims of names."""
+        hasty = dataclasses.replace(self.settings, request_timeout_s=self.settings.name_timeout_s)
+        return open_storage(hasty, self._filesystem)
+
+    @made_once
+    def _experiments(self) -> Experiments:
+        """What makes and finds experiments."""
+        return experiments.Experiments(
+            self._naming, self._drain, self._find_experiment, self.settings.close_timeout_s
+        )
 
     def _check_writable(self) -> None:
         if self._read_only:
@@ -586,9 +629,9 @@ class Lake(Questions):
         while not self._drain.writer(experiment_id, name).journal.events(rows):
             pass
 
-    def _logged_files(self, run_id: str) -> dict[str, Logged]:
+    def _logged_files(self, run_id: str) -> dict[str, sending.Logged]:
         found = self._ask(lambda query: stored.logged_files(query, run_id))
-        return {path: Logged(size, sha256, at_us) for path, size, sha256, at_us in found}
+        return {path: sending.Logged(size, sha256, at_us) for path, size, sha256, at_us in found}
 
     def _find_experiment(self, experiment_id: str) -> Experiment | None:
         """Read one experiment from what the store holds now.
@@ -598,7 +641,7 @@ class Lake(Questions):
         """
         try:
             _, tables = self._naming.read([schema.RESERVED_PARTITION])
-            said = read_said(tables, experiment_id)
+            said = experiments.read_said(tables, experiment_id)
             if said is None or not said.is_created:
                 _, tables = self._naming.read([schema.RESERVED_PARTITION, experiment_id])
         except NotFoundError:
@@ -612,23 +655,25 @@ class Lake(Questions):
     def _take(self) -> Query:
         """Take a snapshot; whoever may write has experiments compacted that are long overdue."""
         query = super()._take()
-        if self._snapshot is not None and not self._read_only:
-            self._drain.saw(self._snapshot)
+        seen = self._snapshot
+        if seen is not None and len(seen.segments) > upkeep.SEEN_SEGMENTS and not self._read_only:
+            self._drain.saw(seen)
         return query
 
     def _expire(self) -> None:
         """Have the next question take a new snapshot, and the next run look its name up."""
         self._taken_s = -math.inf
-        self._experiments.forget()
+        if "_experiments" in vars(self):
+            self._experiments.forget()
 
     def _bring_own(self) -> bool:
         """Bring to the store what this process logged through any object of this lake."""
         drains = drains_of(self.url)
-        written = sum(drain.rows_logged for drain in drains)
-        for drain in drains:
-            if drain.pending:
+        written = sum(each.rows_logged for each in drains)
+        for each in drains:
+            if each.pending:
                 try:
-                    drain.flush(self.settings.close_timeout_s)
+                    each.flush(self.settings.close_timeout_s)
                 except StorageError as error:
                     message = f"the answer lacks own rows: {error}"
                     warnings.warn(message, RunlakeWarning, stacklevel=5)

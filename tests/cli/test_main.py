@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 
 import runlake
-from runlake import errors
+from runlake import cli, errors
 from runlake.cli import EXIT_CODES, main
 from tests.meta.tree import ROOT
 
@@ -127,6 +130,31 @@ def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
         command = [sys.executable, "-c", script, option]
         shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
         assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_command_loads_its_own_module_and_help_knows_them_all(
+    ask: Callable[..., Result], filled: Filled
+) -> None:
+    script = (
+        "import sys\nfrom runlake.cli import main\n"
+        "main(['ls', '--lake', sys.argv[1]], standalone_mode=False)\n"
+        "print([name for name in sys.modules if name.startswith('runlake.cli.')])\n"
+        "print('runlake.writing.drain' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, filled.url]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    *_, loaded, has_writing = shown.stdout.splitlines()
+    assert {name for name in ast.literal_eval(loaded) if "._" not in name} == {"runlake.cli.runs"}
+    assert has_writing == "False"
+
+    modules = [
+        import_module(f"runlake.cli.{each.name}")
+        for each in iter_modules(cli.__path__)
+        if not each.name.startswith("_")
+    ]
+    told = {command.name for module in modules for command in module.COMMANDS}
+    assert set(main.commands) == told
+    assert all(f"  {name} " in ask("--help").stdout for name in told)
 
 
 def test_a_pipe_that_closes_early_ends_without_a_traceback(filled: Filled) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runlake import ids, schema
+from runlake import ids, schema, upkeep
 from runlake.errors import FormatError, RunlakeWarning
 from runlake.lake import open_lake
 from runlake.settings import Settings
@@ -222,7 +222,7 @@ def test_where_it_is_off_nothing_starts(
         short_run(memory, number)
     assert live(memory) == 6
     with open_on(memory) as lake:
-        monkeypatch.setattr(automatic, "SEEN_SEGMENTS", 0)
+        monkeypatch.setattr(upkeep, "SEEN_SEGMENTS", 0)
         lake.refresh()
         wait()
     assert live(memory) == 6
@@ -267,7 +267,7 @@ def test_a_reader_that_may_write_has_many_objects_compacted_once_a_minute(
     memory: MemoryFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compact, "DUE_SEGMENTS", 3)
-    monkeypatch.setattr(automatic, "SEEN_SEGMENTS", 4)
+    monkeypatch.setattr(upkeep, "SEEN_SEGMENTS", 4)
     for number in range(6):
         short_run(memory, number, compact="off")
     with open_on(memory, read_only=True) as reader:

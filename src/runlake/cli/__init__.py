@@ -14,19 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from runlake._version import __version__
-from runlake.cli import (
-    alerts,
-    artifacts,
-    demo,
-    history,
-    importing,
-    lake,
-    models,
-    query,
-    runs,
-    upkeep,
-    watch,
-)
+from runlake.cli._commands import Commands
 from runlake.cli._options import Options, lake_option
 from runlake.cli._output import talk
 from runlake.errors import RunlakeError, RunlakeWarning
@@ -111,7 +99,10 @@ def _plain_warnings() -> Iterator[None]:
 
 
 @click.group(
-    cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=_Commands,
+    commands=Commands(),
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @lake_option
 @click.version_option(
@@ -124,19 +115,3 @@ def main(context: click.Context) -> None:
     The lake is --lake URL, else the variable RUNLAKE_URL, else ./lake.
     """
     context.ensure_object(Options)
-
-
-for _command in (
-    *demo.COMMANDS,
-    *runs.COMMANDS,
-    *query.COMMANDS,
-    *history.COMMANDS,
-    *artifacts.COMMANDS,
-    *models.COMMANDS,
-    *watch.COMMANDS,
-    *alerts.COMMANDS,
-    *lake.COMMANDS,
-    *upkeep.COMMANDS,
-    *importing.COMMANDS,
-):
-    main.add_command(_command)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from runlake import clock, ids
 from runlake.errors import StorageError
 from runlake.writing import places
-from runlake.writing.drain import drains_of
+from runlake.writing.drains import drains_of
 from runlake.writing.notices import tell
 
 if TYPE_CHECKING:

@@ -4,3 +4,6 @@ from typing import Final
 
 GRACE_S: Final = 3600.0
 """How long what was replaced stays for those who read it, unless somebody says otherwise."""
+
+SEEN_SEGMENTS: Final = 256
+"""A reader that sees more live segments of an experiment has it looked at."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from runlake import clock, ids
+from runlake import clock, ids, upkeep
 from runlake._lazy import lazy
 from runlake.errors import ConflictError, RunlakeError
 from runlake.upkeep.stoppable import StoppableFilesystem, Stopped
@@ -45,8 +45,6 @@ MANY_LIVE: Final = 4096
 
 A look has to list them all; so the listings of a day grow with the writers, not with their square.
 """
-SEEN_SEGMENTS: Final = 256
-"""A reader that sees more live segments of an experiment has it looked at."""
 END_S: Final = 5.0
 """So long the end of a process waits for a compaction that has begun."""
 # So long it waits for a request that does not answer, which may be left alone safely; and for a
@@ -287,14 +285,14 @@ class Keeper:
         Returns:
             Whether there are such experiments.
         """
-        if not self._is_on or len(snapshot.segments) <= SEEN_SEGMENTS:
+        if not self._is_on or len(snapshot.segments) <= upkeep.SEEN_SEGMENTS:
             return False
         has_many = False
         counts = Counter(segment.name.experiment_id for segment in snapshot.segments)
         now_s = clock.monotonic_s()
         for experiment_id, count in counts.items():
             again_s = self._seen_s.get(experiment_id, now_s)
-            if count > SEEN_SEGMENTS and now_s >= again_s:
+            if count > upkeep.SEEN_SEGMENTS and now_s >= again_s:
                 has_many = True
                 self._seen_s[experiment_id] = now_s + _SEEN_AGAIN_S
                 _background.offer(self._task(experiment_id, None), now=True)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from runlake import clock, ids
 from runlake.errors import ConflictError, RunlakeError
 from runlake.upkeep import automatic
-from runlake.writing import lifecycle, notices, recover
+from runlake.writing import drains, lifecycle, notices, recover
 from runlake.writing.columns import ColumnWriter
 from runlake.writing.journals import Journals
 from runlake.writing.lanes import FAR, LOCAL, Lane, Stop, Target, W
@@ -36,8 +35,6 @@ SOON_S: Final = 0.25
 SYNC_S: Final = 5.0
 _BACKOFF_S: Final = 60.0
 
-_drains: weakref.WeakSet[Drain] = weakref.WeakSet()
-
 
 class Drain:
     """All writers of one process in one lake, and the thread that serves them."""
@@ -48,7 +45,7 @@ class Drain:
         self._settings = settings
         self._cadence = LOCAL if storage.fs.is_local else FAR
         self._reset()
-        _drains.add(self)
+        drains.ALL.add(self)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -437,13 +434,8 @@ class Drain:
                 tell(f"journals of earlier processes wait: {error}")
 
 
-def drains_of(url: str) -> list[Drain]:
-    """Return every drain of this process that writes to a lake, whichever object opened it."""
-    return [drain for drain in list(_drains) if drain.storage.url == url]
-
-
 def _after_fork_in_child() -> None:
-    for drain in list(_drains):
+    for drain in list(drains.ALL):
         drain.abandon_in_child()
 
 
