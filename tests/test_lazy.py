@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import pytest
 
 from runlake import _lazy
-from runlake._lazy import ahead, lazy, need
+from runlake._lazy import ahead, lazy, made_once, need
 from runlake.errors import MissingDependencyError
 
 
@@ -69,3 +70,24 @@ def test_nobody_waits_for_a_library_that_another_thread_loads(module: str) -> No
         thread.start()
         thread.join(30)
         assert not thread.is_alive()
+
+
+def test_made_once_gives_all_threads_what_was_there_first() -> None:
+    both_make = threading.Barrier(2)
+
+    class Lake:
+        made = 0
+
+        @made_once
+        def drain(self) -> object:
+            """What brings rows to the store."""
+            Lake.made += 1
+            both_make.wait(10)
+            return object()
+
+    lake = Lake()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: lake.drain, range(2))
+    assert first is second is lake.drain
+    assert Lake.made == 2
+    assert Lake.drain.__doc__ == "What brings rows to the store."
