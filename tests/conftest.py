@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import settings
 
 from runlake import ids
 from runlake.lake import Lake, open_lake
-from runlake.settings import Settings
+from runlake.settings import resolve
 from runlake.storage.fs import Filesystem, open_filesystem
 from runlake.writing import lifecycle
 
@@ -37,8 +38,18 @@ class Place(NamedTuple):
     storage_options: Mapping[str, object]
 
 
+def keep_bytecode() -> None:
+    """Let every process keep what it has compiled, also where the environment says not to.
+
+    Tests start hundreds of processes, and to compile the package takes longer than many live.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let gcsfs hand large bodies to aiohttp as bytes; what aiohttp warns of is gcsfs's to mend."""
+    keep_bytecode()
     config.addinivalue_line(
         "filterwarnings", "ignore:Sending a large body directly with raw bytes:ResourceWarning"
     )
@@ -104,9 +115,9 @@ def lake_url(filesystem_name: str, cloud: Cloud | None, tmp_path: Path) -> Place
 @pytest.fixture
 def filesystem(lake_url: Place) -> Iterator[Filesystem]:
     """A filesystem on an empty root."""
-    opened = open_filesystem(
-        lake_url.url, storage_options=lake_url.storage_options, settings=Settings()
-    )
+    own, _ = resolve()
+    options = lake_url.storage_options
+    opened = open_filesystem(lake_url.url, storage_options=options, settings=own)
     yield opened
     if lake_url.url.startswith("memory:"):
         opened.delete_many([entry.key for entry in opened.list("")])

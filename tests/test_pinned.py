@@ -119,6 +119,44 @@ def test_a_pinned_lake_only_asks(lake: Lake) -> None:
         assert repr(then) == f"<Lake {lake.url} at one snapshot>"
 
 
+def test_a_pinned_lake_tells_what_stood_in_the_registry(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"first")
+    with lake.start_run() as run:
+        run.log_artifact(tmp_path / "weights.bin", "model")
+    models = lake.registry
+    models.create_registered_model("digits", description="before")
+    models.create_model_version("digits", f"runs:/{run.run_id}/model")
+    models.set_registered_model_alias("digits", "champion", "1")
+    with lake.at() as then:
+        models.create_model_version("digits", f"runs:/{run.run_id}/model")
+        models.set_registered_model_alias("digits", "champion", "2")
+        models.update_registered_model("digits", "after")
+        models.create_registered_model("later")
+        asked = then.registry
+        assert asked is then.registry
+        assert asked.get_registered_model("digits").description == "before"
+        assert models.get_registered_model("digits").description == "after"
+        assert asked.get_model_version_by_alias("digits", "champion").version == 1
+        assert asked.resolve("models:/digits/latest").version == 1
+        assert [found.name for found in asked.search_registered_models()] == ["digits"]
+        assert [found.version for found in asked.search_model_versions()] == [1]
+        with pytest.raises(NotFoundError, match="version 2 of registered model"):
+            asked.get_model_version("digits", 2)
+        with pytest.raises(NotFoundError, match="later"):
+            asked.get_registered_model("later")
+        found, cursor = asked.changes()
+        assert found.height == asked.history("digits").height == 3
+        assert asked.changes(cursor)[0].height == 0
+        assert set(models.changes(cursor)[0]["name"]) == {"digits", "later"}
+        folder = asked.download("models:/digits@champion", target=tmp_path / "out")
+        assert (folder / "weights.bin").read_bytes() == b"first"
+        for deed in ("create_model_version", "set_registered_model_alias", "promote"):
+            assert hasattr(models, deed)
+            assert not hasattr(asked, deed)
+    with pytest.raises(StateError, match="was closed"):
+        asked.get_registered_model("digits")
+
+
 def test_the_last_snapshot_is_pinned_without_a_request(tmp_path: Path) -> None:
     counting = CountingFilesystem(LocalFilesystem(tmp_path / "store"))
     counting.is_local = False

@@ -113,14 +113,14 @@ class Experiments:
         """Return the id of an experiment; make it where there is none.
 
         Args:
-            name: 1 to 250 printable characters.
+            name: 1 to 500 printable characters.
 
         Raises:
             InvalidInputError: the name is none.
             StateError: the experiment is deleted.
             FormatError: the lake is newer than this runlake, or damaged.
         """
-        values.name("experiment", name)
+        values.name("experiment", name, most=schema.NAME_LIMIT_CHARS)
         try:
             experiment_id = self._resolve(name)
         except StorageError as error:
@@ -233,7 +233,7 @@ class Experiments:
         """Make an experiment and return its id; it is in the store when this returns.
 
         Args:
-            name: 1 to 250 printable characters.
+            name: 1 to 500 printable characters.
             artifact_location: where artifacts lie if not in the lake, or what tells that by its
                 id.
             tags: its first tags.
@@ -249,7 +249,7 @@ class Experiments:
             ConflictError: many processes claim the name at once.
             StorageError: the store refused.
         """
-        values.name("experiment", name)
+        values.name("experiment", name, most=schema.NAME_LIMIT_CHARS)
         texts = {
             values.name("tag", key): values.text("tag", key, value)
             for key, value in (tags or {}).items()
@@ -268,11 +268,13 @@ class Experiments:
                 return claim.experiment_id
         raise ConflictError(f"the name {name!r} is claimed by many at once. Try again.")
 
-    def rename(self, experiment_id: str, name: str, *, time_us: int | None = None) -> None:
+    def rename(
+        self, experiment: str | Experiment, name: str, *, time_us: int | None = None
+    ) -> None:
         """Give an experiment another name; the old one becomes free.
 
         Args:
-            experiment_id: the experiment.
+            experiment: its id, or what `find` has just returned: then it is not looked up.
             name: the new name.
             time_us: when, microseconds since 1970, if not now.
 
@@ -281,10 +283,11 @@ class Experiments:
             AlreadyExistsError: the name is taken.
             StorageError: the store refused.
         """
-        values.name("experiment", name)
-        known = self._require(experiment_id)
+        values.name("experiment", name, most=schema.NAME_LIMIT_CHARS)
+        known = self._require(experiment)
         if known.name == name:
             return
+        experiment_id = known.experiment_id
         ruling = self.storage.read_claim(name)
         if ruling is None or ruling.experiment_id != experiment_id:
             if ruling is not None and not self._was_freed(ruling):
@@ -297,11 +300,11 @@ class Experiments:
         self._say([(experiment_id, schema.EXPERIMENT_RENAME, name, time_us, None)])
         self._known[experiment_id] = name
 
-    def set_tags(self, experiment_id: str, tags: Mapping[str, object]) -> None:
+    def set_tags(self, experiment: str | Experiment, tags: Mapping[str, object]) -> None:
         """Set tags of an experiment.
 
         Args:
-            experiment_id: the experiment.
+            experiment: its id, or what `find` has just returned: then it is not looked up.
             tags: values by key.
 
         Raises:
@@ -309,60 +312,53 @@ class Experiments:
             InvalidInputError: a tag is wrong; none is set.
             StorageError: the store refused.
         """
-        rows = [
-            (
-                experiment_id,
-                schema.EXPERIMENT_TAG,
-                values.name("tag", key),
-                None,
-                values.text("tag", key, value),
-            )
-            for key, value in tags.items()
-        ]
-        self._require(experiment_id)
-        self._say(rows)
+        texts = {
+            values.name("tag", key): values.text("tag", key, value) for key, value in tags.items()
+        }
+        home = self._require(experiment).experiment_id
+        self._say([(home, schema.EXPERIMENT_TAG, key, None, text) for key, text in texts.items()])
 
-    def untag(self, experiment_id: str, key: str) -> None:
+    def untag(self, experiment: str | Experiment, key: str) -> None:
         """Take a tag of an experiment away; one that it has not stays away.
 
         Args:
-            experiment_id: the experiment.
+            experiment: its id, or what `find` has just returned: then it is not looked up.
             key: of the tag.
 
         Raises:
             NotFoundError: there is no such experiment.
             StorageError: the store refused.
         """
-        self._require(experiment_id)
-        self._say([(experiment_id, schema.EXPERIMENT_TAG, values.name("tag", key), None, None)])
+        home = self._require(experiment).experiment_id
+        self._say([(home, schema.EXPERIMENT_TAG, values.name("tag", key), None, None)])
 
-    def delete(self, experiment_id: str, *, time_us: int | None = None) -> None:
+    def delete(self, experiment: str | Experiment, *, time_us: int | None = None) -> None:
         """Hide an experiment and keep everything in it; see `restore`.
 
         Args:
-            experiment_id: the experiment.
+            experiment: its id, or what `find` has just returned: then it is not looked up.
             time_us: when, microseconds since 1970, if not now.
 
         Raises:
             NotFoundError: there is no such experiment.
             StorageError: the store refused.
         """
-        self._require(experiment_id)
-        self._say([(experiment_id, schema.EXPERIMENT_DELETE, "", time_us, None)])
+        home = self._require(experiment).experiment_id
+        self._say([(home, schema.EXPERIMENT_DELETE, "", time_us, None)])
 
-    def restore(self, experiment_id: str, *, time_us: int | None = None) -> None:
+    def restore(self, experiment: str | Experiment, *, time_us: int | None = None) -> None:
         """Show a deleted experiment again; runs deleted one by one stay deleted.
 
         Args:
-            experiment_id: the experiment.
+            experiment: its id, or what `find` has just returned: then it is not looked up.
             time_us: when, microseconds since 1970, if not now.
 
         Raises:
             NotFoundError: there is no such experiment.
             StorageError: the store refused.
         """
-        self._require(experiment_id)
-        self._say([(experiment_id, schema.EXPERIMENT_RESTORE, "", time_us, None)])
+        home = self._require(experiment).experiment_id
+        self._say([(home, schema.EXPERIMENT_RESTORE, "", time_us, None)])
 
     def _resolve(self, name: str) -> str:
         self.storage.ensure_lake()
@@ -406,10 +402,10 @@ class Experiments:
         newest = manifests.newest(self.storage.fs, lake=self.storage.require_lake())
         return ruling.experiment_id in newest.purged
 
-    def _require(self, experiment_id: str) -> Experiment:
-        found = self.find(experiment_id)
+    def _require(self, experiment: str | Experiment) -> Experiment:
+        found = self.find(experiment) if isinstance(experiment, str) else experiment
         if found is None:
-            raise NotFoundError.of("experiment", experiment_id, url=self.storage.url, known=())
+            raise NotFoundError.of("experiment", str(experiment), url=self.storage.url, known=())
         return found
 
     def _trace(self, claim: Claim) -> None:

@@ -6,60 +6,41 @@ a new snapshot and what to do when a file of the old one is gone.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
-import warnings
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from runlake import clock, ids, schema, settings, upkeep
+from runlake import clock, ids, settings, upkeep
 from runlake._lazy import lazy, made_once
-from runlake.errors import (
-    InvalidInputError,
-    NotFoundError,
-    RunlakeWarning,
-    StateError,
-    StorageError,
-)
-from runlake.query.engine import Query
-from runlake.query.entities import find_experiment
-from runlake.questions import Questions
+from runlake.changes import Changes
+from runlake.errors import InvalidInputError, NotFoundError, StorageError
 from runlake.storage.engine import open_storage
-from runlake.writing.drains import drains_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from runlake import companions, experiments, maintain, pinned, provenance, run, run_plan
+    from runlake import companions, maintain, pinned, provenance, run, run_plan
     from runlake.artifacts import sending, store
     from runlake.artifacts.store import Artifacts
-    from runlake.experiments import Experiments
     from runlake.maintain import Maintain
     from runlake.pinned import PinnedLake
     from runlake.query import artifacts as stored
     from runlake.query import filelist
-    from runlake.query.entities import Experiment
+    from runlake.query.engine import Query
     from runlake.query.filelist import FileList
     from runlake.registry import book, reading, registry
     from runlake.registry.registry import Registry
     from runlake.run import Run
     from runlake.settings import Settings
-    from runlake.storage.engine import Storage
     from runlake.storage.filesystem import Filesystem
     from runlake.storage.snapshot import Snapshot
     from runlake.upkeep.copies import copying
     from runlake.upkeep.copies.passage import Copied
-    from runlake.writing import disabled, drain, values
-    from runlake.writing.drain import Drain
-    from runlake.writing.events import Row
+    from runlake.writing import values
 else:
-    # Who only asks, as most commands do, would wait longer for these than for the answer.
+    # Who only asks would wait longer for these than for the answer.
     book = lazy("runlake.registry.book")
     companions = lazy("runlake.companions")
     copying = lazy("runlake.upkeep.copies.copying")
-    disabled = lazy("runlake.writing.disabled")
-    drain = lazy("runlake.writing.drain")
-    experiments = lazy("runlake.experiments")
     filelist = lazy("runlake.query.filelist")
     maintain = lazy("runlake.maintain")
     pinned = lazy("runlake.pinned")
@@ -113,7 +94,7 @@ def open_lake(
     return lake
 
 
-class Lake(Questions):
+class Lake(Changes):
     """Everything of all experiments below one folder or bucket prefix.
 
     Threads may share a lake. Close it, or use it as a context manager, to wait until all rows
@@ -143,11 +124,8 @@ class Lake(Questions):
             read_only: refuse to write.
             filesystem: in place of what the URL names, see `runlake.testing.open_lake`.
         """
-        super().__init__(open_storage(resolved, filesystem), resolved, read_only=read_only)
-        self.url = self._storage.url
+        super().__init__(resolved, read_only=read_only, filesystem=filesystem)
         self.origin = dict(origin or {})
-        self._filesystem = filesystem
-        self._rows_seen = 0
         self._params: dict[str, dict[str, str]] = {}
 
     def __repr__(self) -> str:
@@ -268,112 +246,6 @@ class Lake(Questions):
             begun, self.settings, log_system_metrics=log_system_metrics, log_console=log_console
         )
         return begun
-
-    def create_experiment(
-        self,
-        name: str,
-        artifact_location: str | None = None,
-        *,
-        tags: Mapping[str, object] | None = None,
-    ) -> str:
-        """Make an experiment and return its id; it is in the store when this returns.
-
-        Args:
-            name: 1 to 250 printable characters.
-            artifact_location: where its artifacts lie if not in the lake.
-            tags: its first tags.
-
-        Returns:
-            Its id.
-
-        Raises:
-            AlreadyExistsError: the name is taken.
-            InvalidInputError: the name or a tag is wrong.
-            StateError: the lake is read-only.
-            StorageError: the store refused.
-        """
-        self._check_writable()
-        return self._experiments.create(name, artifact_location, tags=tags)
-
-    def rename_experiment(self, experiment_id: str, name: str) -> None:
-        """Give an experiment another name; the old one becomes free.
-
-        Args:
-            experiment_id: the experiment.
-            name: the new name.
-
-        Raises:
-            NotFoundError: there is no such experiment.
-            AlreadyExistsError: the name is taken.
-            StorageError: the store refused.
-        """
-        self._check_writable()
-        self._experiments.rename(experiment_id, name)
-
-    def set_experiment_tags(self, experiment_id: str, tags: Mapping[str, object]) -> None:
-        """Set tags of an experiment; they are in the store when this returns.
-
-        Args:
-            experiment_id: the experiment.
-            tags: values by key.
-
-        Raises:
-            NotFoundError: there is no such experiment.
-            InvalidInputError: a tag is wrong; none is set.
-            StorageError: the store refused.
-        """
-        self._check_writable()
-        self._experiments.set_tags(experiment_id, tags)
-
-    def delete_experiment(self, experiment_id: str) -> None:
-        """Hide an experiment and keep everything in it; `restore_experiment` shows it again.
-
-        Args:
-            experiment_id: the experiment.
-
-        Raises:
-            NotFoundError: there is no such experiment.
-            StorageError: the store refused.
-        """
-        self._check_writable()
-        self._experiments.delete(experiment_id)
-
-    def restore_experiment(self, experiment_id: str) -> None:
-        """Show a deleted experiment again; runs deleted one by one stay deleted.
-
-        Args:
-            experiment_id: the experiment.
-
-        Raises:
-            NotFoundError: there is no such experiment.
-            StorageError: the store refused.
-        """
-        self._check_writable()
-        self._experiments.restore(experiment_id)
-
-    def delete_run(self, run_id: str) -> None:
-        """Hide a run and keep everything in it; in the store when this returns.
-
-        Args:
-            run_id: the run.
-
-        Raises:
-            NotFoundError: there is no such run.
-            StorageError: the store refused.
-        """
-        self._mark(run_id, schema.DELETE)
-
-    def restore_run(self, run_id: str) -> None:
-        """Show a deleted run again; in the store when this returns.
-
-        Args:
-            run_id: the run.
-
-        Raises:
-            NotFoundError: there is no such run.
-            StorageError: the store refused.
-        """
-        self._mark(run_id, schema.RESTORE)
 
     # Asking; the rest is in `Questions`.
 
@@ -520,20 +392,6 @@ class Lake(Questions):
             progress=progress or (lambda _: None),
         )
 
-    def flush(self, timeout_s: float | None = None) -> None:
-        """Return when every row that this process logged before is in the store.
-
-        Args:
-            timeout_s: seconds to wait; None takes the setting `close_timeout_s`.
-
-        Raises:
-            StorageError: the store refused or did not answer; the rows stay in the journal.
-        """
-        limit_s = self.settings.close_timeout_s if timeout_s is None else timeout_s
-        if self._has_written:
-            provenance.settle(limit_s)
-            self._drain.flush(limit_s)
-
     def close(self) -> None:
         """Bring all rows to the store and let go; bounded by the setting `close_timeout_s`.
 
@@ -546,35 +404,6 @@ class Lake(Questions):
         self._forget()
 
     # Inside.
-
-    @made_once
-    def _drain(self) -> Drain:
-        """What brings rows to the store."""
-        kind = disabled.DisabledDrain if self.settings.is_disabled else drain.Drain
-        return kind(self._storage, self.settings)
-
-    @property
-    def _has_written(self) -> bool:
-        """Whether rows may have been logged through this object."""
-        return "_drain" in vars(self)
-
-    @made_once
-    def _naming(self) -> Storage:
-        """The same store, for what must not wait long: claims of names."""
-        hasty = dataclasses.replace(self.settings, request_timeout_s=self.settings.name_timeout_s)
-        return open_storage(hasty, self._filesystem)
-
-    @made_once
-    def _experiments(self) -> Experiments:
-        """What makes and finds experiments."""
-        return experiments.Experiments(
-            self._naming, self._drain, self._find_experiment, self.settings.close_timeout_s
-        )
-
-    def _check_writable(self) -> None:
-        if self._read_only:
-            message = f"the lake {self.url} was opened read-only."
-            raise StateError(message, url=self.url)
 
     def _place(
         self, experiment: str | None, experiment_id: str | None, run_id: str | None
@@ -607,50 +436,9 @@ class Lake(Questions):
             del self._params[next(iter(self._params))]
         return params
 
-    def _mark(self, run_id: str, kind: str) -> None:
-        self._check_writable()
-        info = self.get_run(run_id).info
-        self._write(info.experiment_id, [(run_id, kind, "", None, None)])
-
-    def _write(self, experiment_id: str, rows: list[Row]) -> None:
-        """Log rows of runs that may have ended; they are in the store when this returns."""
-        self._note(experiment_id, rows)
-        self.flush()
-
-    def _check_place(self, experiment_id: str, run_id: str) -> None:
-        self._check_writable()
-        self._experiments.name_of(experiment_id)
-        values.run_id(run_id)
-
-    def _note(self, experiment_id: str, rows: list[Row]) -> None:
-        """Log rows of runs that may have ended; they are in the journal when this returns."""
-        self._check_writable()
-        name = self._experiments.name_of(experiment_id)
-        while not self._drain.writer(experiment_id, name).journal.events(rows):
-            pass
-
     def _logged_files(self, run_id: str) -> dict[str, sending.Logged]:
         found = self._ask(lambda query: stored.logged_files(query, run_id))
         return {path: sending.Logged(size, sha256, at_us) for path, size, sha256, at_us in found}
-
-    def _find_experiment(self, experiment_id: str) -> Experiment | None:
-        """Read one experiment from what the store holds now.
-
-        Its own partition is read only where the reserved one does not tell of its creation: of
-        a busy experiment that would be hundreds of requests for each process that starts.
-        """
-        try:
-            _, tables = self._naming.read([schema.RESERVED_PARTITION])
-            said = experiments.read_said(tables, experiment_id)
-            if said is None or not said.is_created:
-                _, tables = self._naming.read([schema.RESERVED_PARTITION, experiment_id])
-        except NotFoundError:
-            return None
-        query = Query(tables)
-        try:
-            return find_experiment(query, experiment_id)
-        finally:
-            query.close()
 
     def _take(self) -> Query:
         """Take a snapshot; whoever may write has experiments compacted that are long overdue."""
@@ -659,24 +447,3 @@ class Lake(Questions):
         if seen is not None and len(seen.segments) > upkeep.SEEN_SEGMENTS and not self._read_only:
             self._drain.saw(seen)
         return query
-
-    def _expire(self) -> None:
-        """Have the next question take a new snapshot, and the next run look its name up."""
-        self._taken_s = -math.inf
-        if "_experiments" in vars(self):
-            self._experiments.forget()
-
-    def _bring_own(self) -> bool:
-        """Bring to the store what this process logged through any object of this lake."""
-        drains = drains_of(self.url)
-        written = sum(each.rows_logged for each in drains)
-        for each in drains:
-            if each.pending:
-                try:
-                    each.flush(self.settings.close_timeout_s)
-                except StorageError as error:
-                    message = f"the answer lacks own rows: {error}"
-                    warnings.warn(message, RunlakeWarning, stacklevel=5)
-        changed = written != self._rows_seen
-        self._rows_seen = written
-        return changed

@@ -24,7 +24,7 @@ def ensure_experiment(lake: Lake, name: str) -> str:
 
     Args:
         lake: the lake.
-        name: 1 to 250 printable characters.
+        name: 1 to 500 printable characters.
 
     Raises:
         InvalidInputError: the name is none.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar, final
 
+from runlake._lazy import lazy, made_once
 from runlake.errors import StateError
 from runlake.query.engine import Query
 from runlake.questions import Questions
@@ -17,12 +18,23 @@ from runlake.storage.snapshot import SnapshotExpiredError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runlake.artifacts import sending, store
+    from runlake.query import artifacts as stored
     from runlake.query.folded import Folded
+    from runlake.registry import reading, standing, trail
+    from runlake.registry.trail import Trail
     from runlake.settings import Settings
     from runlake.storage.engine import Storage
     from runlake.storage.pinfs import PinnedFilesystem
     from runlake.storage.snapshot import Snapshot
     from runlake.storage.tables import SnapshotTables
+else:
+    reading = lazy("runlake.registry.reading")
+    sending = lazy("runlake.artifacts.sending")
+    standing = lazy("runlake.registry.standing")
+    store = lazy("runlake.artifacts.store")
+    stored = lazy("runlake.query.artifacts")
+    trail = lazy("runlake.registry.trail")
 
 _Answer = TypeVar("_Answer")
 
@@ -80,17 +92,35 @@ class PinnedLake(Questions):
         """The snapshot that every answer comes from."""
         return self._snapshot
 
+    @made_once
+    def registry(self) -> Trail:
+        """What stood in the model registry, and what had happened: the half of it that asks.
+
+        Files are not part of a snapshot: `download` fetches what of them is there now.
+        """
+        artifacts = store.Artifacts(
+            self._storage,
+            lambda run_id: self.get_run(run_id).info.experiment_id,
+            ledger=store.Ledger(self._logged_files, *[self._refuse] * 3),
+            parallel=self.settings.parallel_requests,
+        )
+        house = reading.House(
+            ask=self._ask,
+            get_run=self.get_run,
+            artifacts=artifacts,
+            check_writable=self._refuse,
+            is_read_only=lambda: True,
+            settings=self.settings,
+        )
+        return trail.Trail(house, standing.StoodAt(self.url, self._ask))
+
     def refresh(self) -> NoReturn:
         """Refuse: it stands at its snapshot.
 
         Raises:
             StateError: always.
         """
-        message = (
-            f"this is {self.url} at one snapshot, which never changes; ask the lake itself, or "
-            "pin a newer one: lake.at(lake.snapshot)."
-        )
-        raise StateError(message, url=self.url)
+        self._refuse()
 
     def close(self) -> None:
         """Let go of the snapshot; connections made from it live on."""
@@ -123,6 +153,17 @@ class PinnedLake(Questions):
                 self._query = Query(self._tables, limits=self._limits())
                 self._query.folded = self._folded or self._query.folded
             return self._query
+
+    def _refuse(self, *_: object) -> NoReturn:
+        message = (
+            f"this is {self.url} at one snapshot, which never changes; ask the lake itself, or "
+            "pin a newer one: lake.at(lake.snapshot)."
+        )
+        raise StateError(message, url=self.url)
+
+    def _logged_files(self, run_id: str) -> dict[str, sending.Logged]:
+        found = self._ask(lambda query: stored.logged_files(query, run_id))
+        return {path: sending.Logged(size, sha256, at_us) for path, size, sha256, at_us in found}
 
     def _check_fork(self) -> None:
         snapshot = self._snapshot

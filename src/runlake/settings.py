@@ -40,7 +40,8 @@ class Settings:
         strict: calls that log rows raise where they would warn.
         experiment: name of the experiment that runs go to where none was set.
         run_id: the run that `start_run()` resumes where none is named.
-        journal: folder of the local journals; None: see `journal_root`.
+        journal: folder of the local journals, and of what is known of uploads under way; None:
+            the user's state folder, see `writing.places` and `state_root`.
         journal_limit_bytes: journal bytes that an outage may fill for one writer; rows past it
             are refused, counted and said.
         cache: folder of the local cache of far lakes; None: the user's cache folder.
@@ -242,6 +243,13 @@ def user_folder(variable: str, fallback: str) -> Path:
     if home in {"~", "/"}:
         return Path(tempfile.gettempdir()) / f"runlake-{os.getuid()}"
     return Path(home) / fallback / "runlake"
+
+
+def state_root(settings: Settings) -> Path:
+    """Return the folder of what this host keeps for its next process."""
+    if settings.journal:
+        return Path(settings.journal)
+    return user_folder("XDG_STATE_HOME", ".local/state")
 
 
 def cache_root(settings: Settings) -> Path:

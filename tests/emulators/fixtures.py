@@ -66,18 +66,24 @@ def s3_cloud() -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="session")
-def gcs_cloud() -> Iterator[Cloud]:
+def gcs_server() -> Iterator[Gcs]:
+    """The stand-in for Google Cloud Storage itself, which tests may look into."""
+    server = Gcs()
+    server.buckets[BUCKET] = {}
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def gcs_cloud(gcs_server: Gcs) -> Iterator[Cloud]:
     """Google Cloud Storage, by the stand-in."""
     with pytest.MonkeyPatch.context() as patch:
         # Else gcsfs asks Google over gRPC what kind of bucket this is, for 78 seconds.
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         pytest.importorskip("gcsfs")
-        server = Gcs()
-        server.buckets[BUCKET] = {}
-        proxy = Proxy(server.host)
+        proxy = Proxy(gcs_server.host)
         yield Cloud("gs", proxy, {"endpoint_url": proxy.url, "token": "anon", "project": "p"})
         proxy.stop()
-        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -41,23 +41,34 @@ class Blob:
 
 @dataclass
 class Upload:
-    """A resumable upload that is not complete."""
+    """A resumable upload; `answer` is what was said when it was complete."""
 
     bucket: str
     name: str
     absent_only: bool
     data: bytearray = field(default_factory=bytearray)
+    answer: Json | None = None
 
 
 class Gcs:
-    """The server; every request runs under one lock, so that it is atomic."""
+    """The server; every request runs under one lock, so that it is atomic.
+
+    Attributes:
+        buckets: objects by bucket and name.
+        uploads: resumable uploads by number; one that is taken out has expired.
+        keeps: of the next request to a resumable upload the bytes that are kept, as when the
+            line breaks in the middle; None: all.
+        hesitates: how often it is still told that an upload is incomplete that has all its bytes.
+    """
 
     def __init__(self) -> None:
         """Start on a free port of 127.0.0.1."""
         self.buckets: dict[str, dict[str, Blob]] = {}
         self.uploads: dict[str, Upload] = {}
+        self.keeps: int | None = None
+        self.hesitates = 0
         self.lock = threading.Lock()
-        self._generations = itertools.count(1)
+        self._generations, self.numbers = itertools.count(1), itertools.count(1)
         handler = type("Handler", (_Handler,), {"gcs": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
@@ -113,6 +124,18 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above it
         """Say nothing: clients may hang up."""
+
+
+_GRAIN = 256 << 10
+
+
+def _content_range(text: str) -> tuple[int | None, int, int]:
+    """Return the first byte, None if it only asks, the last one, and the number of all."""
+    part, total = text.removeprefix("bytes ").split("/")
+    if part == "*":
+        return None, -1, int(total)
+    first, last = part.split("-")
+    return int(first), int(last), int(total)
 
 
 _OBJECT = r"/storage/v1/b/([^/]+)/o/([^/]+)"
@@ -192,20 +215,38 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.gcs.bucket(bucket)
             name = self.query.get("name") or json.loads(self.body)["name"]
-            number = str(len(self.gcs.uploads) + 1)
+            number = str(next(self.gcs.numbers))
             self.gcs.uploads[number] = Upload(bucket, name, absent_only)
             where = f"http://{self.headers['Host']}/resumable/{number}?uploadType=resumable"
             self._reply(200, b"", {"Location": where})
 
     def _go_on_upload(self, number: str) -> None:
-        upload = self.gcs.uploads[number]
-        first, last, total = re.findall(r"\d+", self.headers["Content-Range"])[-3:]
-        upload.data[int(first) :] = self.body  # which may come again
-        if int(last) + 1 < int(total):
-            self._reply(308, b"", {"Range": f"bytes=0-{last}"})
+        """Take bytes, or tell how many there are: as "Perform resumable uploads" has it.
+
+        Bytes that are there already are passed over; those behind a gap are refused.
+        """
+        upload = self.gcs.uploads.get(number)
+        if upload is None:
+            raise _RefusedError(404, "There is no such upload.")
+        first, last, total = _content_range(self.headers["Content-Range"])
+        if upload.answer is None and first is not None:
+            if last + 1 < total and len(self.body) % _GRAIN:
+                raise _RefusedError(400, f"Parts but the last are multiples of {_GRAIN} bytes.")
+            if first > len(upload.data):
+                raise _RefusedError(503, f"{first} exceeds already uploaded {len(upload.data)}.")
+            kept, self.gcs.keeps = self.body[: self.gcs.keeps], None
+            upload.data += kept[len(upload.data) - first :]
+        is_late = len(upload.data) == total and self.gcs.hesitates > 0
+        self.gcs.hesitates -= is_late
+        if upload.answer is None and (len(upload.data) < total or is_late):
+            known = {"Range": f"bytes=0-{len(upload.data) - 1}"} if upload.data else {}
+            self._reply(308, b"", known)
             return
-        data, absent = bytes(upload.data), upload.absent_only
-        self._json(self.gcs.write(upload.bucket, upload.name, data, absent_only=absent))
+        if upload.answer is None:
+            data, absent = bytes(upload.data), upload.absent_only
+            upload.answer = self.gcs.write(upload.bucket, upload.name, data, absent_only=absent)
+            upload.data.clear()
+        self._json(upload.answer)
 
     def _drop_upload(self, number: str) -> None:
         self.gcs.uploads.pop(number, None)

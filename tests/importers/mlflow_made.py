@@ -90,7 +90,8 @@ def track(uri: str, place: Path, files: Path) -> Tracked:
     client.set_terminated(child, "FAILED", T_MS + 5000)
     client.set_terminated(parent, "FINISHED", T_MS + 9000)
     client.delete_run(begin("deleted"))
-    begin("open", "0")
+    # A model of another experiment.
+    client.log_inputs(begin("open", "0"), models=[entities.LoggedModelInput(model.model_id)])
     gone = client.create_experiment("gone", f"{files.as_uri()}/gone")
     client.log_metric(begin("in the bin", gone), "x", 1.5, timestamp=T_MS, step=0)
     client.delete_experiment(gone)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from runlake import ids
+from runlake.dataset.entity import input_rows
 from runlake.errors import NotFoundError
 from runlake.importers import export_to, import_from
 from runlake.importers.mlflow_client import without_password
 from runlake.importers.source import SourceError
 from runlake.lake import open_lake
+from runlake.lake_parts import rows_of
 from runlake.query.logged import read_linked
 from runlake.questions import ask
 from tests.importers.made import everything
 from tests.importers.mlflow_made import T_MS, Tracked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from runlake.importers import Report
@@ -108,8 +111,9 @@ def test_logged_models_come_with_files_and_measures(came: Came) -> None:
     file = lake.artifacts.download(child, f"_models/{model_id}/weights.bin")
     assert file.read_bytes() == b"weights"
     said = lake.sql("SELECT run_id, kind, key FROM events WHERE kind IN ('output', 'model_input')")
+    readers = [came.tracked.ids[name] for name in ("parent", "open")]
     assert sorted(said.rows()) == sorted(
-        [(child, "output", model_id), (came.tracked.ids["parent"], "model_input", model_id)]
+        [(child, "output", model_id), *((run_id, "model_input", model_id) for run_id in readers)]
     )
 
 
@@ -168,10 +172,14 @@ def test_run_that_went_on_in_mlflow_is_brought_up_to_date(
         import_from("mlflow", str(root), lake)
         with (folder / "metrics" / "loss").open("a") as lines:
             lines.write(f"{T_MS} inf 40\n{T_MS} 3.5 41.7 train abc\n")
+        # Measured of a model, on no data set.
+        (folder / "metrics" / "plain").write_text(f"{T_MS} 0.5 1\n")
+        (model,) = root.glob(f"*/models/{mlflow_folder.model_id}")
+        (model / "metrics" / "plain").write_text(f"{T_MS} 0.5 1 {child}\n")
         (folder / "tags" / "note").write_text("new")
         report = import_from("mlflow", str(tmp_path), lake)
         assert report.problems == []
-        assert (report.grown, report.already, report.points) == (1, 4, 2)
+        assert (report.grown, report.already, report.points) == (1, 4, 3)
         assert {loss.what.partition(":")[0] for loss in report.losses} == {
             "step was no whole number",
             "the data set that a metric was measured on is not kept with the point",
@@ -179,6 +187,26 @@ def test_run_that_went_on_in_mlflow_is_brought_up_to_date(
         assert lake.get_run(child).data.tags["note"] == "new"
         counts = lake.sql("SELECT count FROM metric_summary WHERE key = 'loss'").rows()
         assert counts == [(42,)]
+
+
+def test_server_of_before_mlflow_3_gives_its_runs(
+    mlflow_server: Tracked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.server import app  # noqa: PLC0415 - takes seconds
+
+    serve = app.wsgi_app
+
+    def older(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if "/logged-models" not in environ["PATH_INFO"]:
+            return serve(environ, start)  # type: ignore[no-any-return]
+        start("404 NOT FOUND", [("Content-Type", "text/html")])
+        return [b"<title>404 Not Found</title>"]
+
+    monkeypatch.setattr(app, "wsgi_app", older)
+    with _memory() as lake:
+        report = import_from("mlflow", mlflow_server.uri, lake)
+        assert report.problems == []
+        assert (report.brought, report.logged_models, report.models) == (5, 0, 2)
 
 
 def test_only_one_experiment_comes_if_it_is_named(mlflow_folder: Tracked) -> None:
@@ -321,6 +349,12 @@ def test_run_that_is_half_out_or_has_grown_gets_the_rest(
             more.log_metric("loss", 0.5, step=1, timestamp=T_MS)
         second = export_to("mlflow", uri, lake, run_ids=[run.run_id])
         assert (second.grown, second.problems) == (1, [])
+        read = SimpleNamespace(name="train", digest="abc")
+        said = input_rows(run.run_id, read, "training", tags={})
+        home = run.info.experiment_id
+        rows_of(lake, run.run_id, experiment_id=home, experiment_name="one").log(said)
+        third = export_to("mlflow", uri, lake)
+        assert (third.grown, third.inputs, third.problems) == (1, 1, [])
         with _memory() as back:
             import_from("mlflow", uri, back)
             rows = back.sql("SELECT step, value FROM metrics WHERE key = 'loss' ORDER BY 1").rows()

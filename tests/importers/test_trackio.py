@@ -162,6 +162,26 @@ def test_row_that_is_no_json_fails_its_run_only(lake: Lake, folder: Path) -> Non
     assert "is no JSON" in report.problems[0]
 
 
+def test_page_that_is_damaged_fails_its_run_only(lake: Lake, folder: Path) -> None:
+    file = folder / "digits.db"
+    connection = _opened(file)
+    text = json.dumps({"note": "Z" * 20_000})
+    (row,) = connection.execute("SELECT min(id) FROM metrics WHERE run_name = 'svm-2'").fetchone()
+    connection.execute("UPDATE metrics SET metrics = ? WHERE id = ?", [text, row])
+    connection.execute("PRAGMA journal_mode = DELETE")
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    pages = bytearray(file.read_bytes())
+    # A long text goes on in pages that begin with the number of the next one.
+    starts = range(0, len(pages), size)
+    page = next(at for at in starts if pages[at + 4 : at + 8] == b"ZZZZ")
+    pages[page : page + 4] = b"\xff" * 4
+    file.write_bytes(pages)
+    report = import_from("trackio", str(folder), lake)
+    assert (report.brought, report.failed) == (1, 1)
+    assert "cannot be read as a database" in report.problems[0]
+
+
 def test_files_that_are_not_there_are_named(lake: Lake, folder: Path) -> None:
     shutil.rmtree(folder / "media")
     shutil.rmtree(folder / "artifacts")

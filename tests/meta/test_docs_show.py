@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.meta.test_docs_run import NOT_RUN
+from tests.meta.test_docs_run import NOT_RUN, SHOWING
 from tests.meta.test_readme import settled
 from tests.meta.tree import ROOT, run_python
 
@@ -19,9 +19,6 @@ SHOWN = re.compile(
     r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", flags=re.MULTILINE | re.DOTALL
 )
 END = "<end of block>\n"
-PAGES = [
-    file for file in sorted((ROOT / "docs").rglob("*.md")) if "\n```text\n" in file.read_text()
-]
 
 
 def blocks_of(text: str) -> list[tuple[str, str | None]]:
@@ -33,7 +30,7 @@ def blocks_of(text: str) -> list[tuple[str, str | None]]:
     ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", SHOWING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_pages_code_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     blocks = blocks_of(page.read_text("utf-8"))
     script = tmp_path / "page.py"

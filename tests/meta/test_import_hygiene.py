@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.conftest import keep_bytecode
 from tests.meta.tree import run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 HEAVY = {"duckdb", "fsspec", "numpy", "pandas", "polars", "pyarrow"}
 
@@ -75,3 +78,12 @@ assert lake.leaderboard("loss").height == 2
 assert lake.search_runs("params.lr > 0.1", order_by=["metrics.loss"]).height == 1
 """
     assert loaded_after(script, tmp_path) & {"pandas", "pyarrow.dataset"} == set()
+
+
+def test_processes_that_tests_start_keep_what_they_compile(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    keep_bytecode()
+    shown = run_python("-c", "import sys; print(sys.dont_write_bytecode)", folder=tmp_path)
+    assert shown == "False\n"

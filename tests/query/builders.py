@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from runlake.storage.filed import Filed
 from runlake.storage.segments import segment_schema
 from runlake.storage.states import StateRows
 from runlake.storage.table_files import FACTS, SUMMARIES
@@ -273,6 +274,7 @@ def compacted(
             Pieces(home, gone.filter(pc.equal(gone["experiment_id"], home)), table.order, size)
             for home in homes
         ]
-        states[table.name] = StateRows(rows.filter(stays), files[table.name], hidden=tables.purged)
+        filed = Filed(rows.schema, files[table.name], hidden=tables.purged)
+        states[table.name] = StateRows(rows.filter(stays), filed)
     found = replace(tables, facts=states[FACTS.name], summaries=states[SUMMARIES.name])
     return found, files

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from runlake.errors import NotFoundError
@@ -13,6 +16,7 @@ from runlake.query.entities import (
     get_experiment_by_name,
     get_run,
 )
+from runlake.query.homes import chosen_locations
 from tests.query.builders import (
     NOW_US,
     URL,
@@ -107,6 +111,33 @@ def test_an_experiment_found_alone_is_the_one_that_all_hold() -> None:
         assert find_experiment(query, "e3") is None
         assert all_experiments(query) == everyone
         assert find_experiment(query, each.experiment_id) == each
+
+
+@pytest.mark.parametrize("num", [math.nan, math.inf, 1e300])
+def test_a_number_that_is_no_time_hides_no_experiment(num: float) -> None:
+    event = {**lake_event("e1", "experiment_rename", "digits"), "num": num}
+    query = Query(snapshot(facts_of(), lake_events=[event]))
+    found = query.sql("SELECT name, epoch_us(last_update_time) AS us FROM experiments")
+    assert found.to_pylist() == [{"name": "digits", "us": NOW_US}]
+
+
+def test_a_place_that_somebody_chose_is_told_of_its_experiment_alone() -> None:
+    claims = {
+        "own": None,
+        "lake": f"{URL}/artifacts/lake",
+        "far": "s3://bucket/there",
+        "odd": ["no", "text"],
+    }
+    rows = [
+        lake_event(name, "experiment_create", name, json.dumps({"artifact_location": place}))
+        for name, place in claims.items()
+    ]
+    query = Query(snapshot(facts_of(), lake_events=rows))
+    chosen = chosen_locations(query.tables)
+    assert chosen == {"far": "s3://bucket/there", "odd": "['no', 'text']"}
+    for each in all_experiments(query):
+        own = f"{URL}/artifacts/{each.experiment_id}"
+        assert each.artifact_location == chosen.get(each.experiment_id, own)
 
 
 def test_an_unknown_experiment_names_the_nearest() -> None:

@@ -144,7 +144,7 @@ def expected(rows: Sequence[Row], x: str) -> list[Place]:
     return [place._replace(value=show(float(place.value))) for place in found]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(points=_points, seed=st.integers(0, 2**32), x=_xs)
 def test_curves_are_all_points_in_order_however_they_were_dealt_out(
     points: list[Row], seed: int, x: str
@@ -159,7 +159,7 @@ def test_curves_are_all_points_in_order_however_they_were_dealt_out(
         assert scene.ask(runs=RUNS, x=x).equals(found)  # from memory this time
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     points=_points, seed=st.integers(0, 2**32), x=_xs, bounds=st.tuples(*[st.integers(-4, 6)] * 2)
 )
@@ -193,7 +193,7 @@ def test_range_of_x_holds_both_its_ends_and_the_points_between(
                 scene.ask(runs=RUNS, x=x)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(points=_points, seed=st.integers(0, 2**32), x=_xs, max_points=st.integers(4, 9))
 def test_thinned_curves_are_rows_of_the_whole_ones_whatever_the_batches(
     points: list[Row], seed: int, x: str, max_points: int

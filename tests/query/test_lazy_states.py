@@ -14,8 +14,11 @@ from runlake import schema
 from runlake.query import Query
 from runlake.query.compare import compare
 from runlake.query.export import to_rows
+from runlake.query.folded import Folded
+from runlake.query.held import COLUMNS
 from runlake.query.leaderboard import leaderboard
 from runlake.query.search import RunSearch, search_runs
+from runlake.storage.states import StateRows
 from tests.query.builders import (
     NOW_US,
     Fact,
@@ -159,6 +162,46 @@ def test_answers_do_not_hang_on_where_states_lie(
     assert found.keys() == expected.keys()
 
 
+def _folds(tables: SnapshotTables) -> dict[Any, Any]:
+    """Fold a snapshot, key by key before as a whole."""
+    folded = Folded(tables)
+    found: dict[Any, Any] = {"runs": folded.runs.to_pylist(), "homes": folded.homes}
+    found["deletions"] = sorted(map(repr, folded.deletions.to_pylist()))
+    for kind in ("params", "tags", "inputs", "metrics"):
+        holding, columns = getattr(folded, kind), [*COLUMNS[kind]]
+        columns = [name for name in columns if name not in {"run_id", "experiment_id"}]
+        for key in sorted(holding.names.to_pylist()):
+            found[kind, key] = repr(holding.column(key, columns).to_pylist())
+        found[kind] = sorted(map(repr, holding.whole.table(columns).to_pylist()))
+    return found
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    filed=facts,
+    logged=points,
+    rounds=st.lists(st.tuples(facts, st.sets(writers)), min_size=1, max_size=3),
+    size=st.integers(1, 6),
+)
+def test_snapshots_that_share_compacted_files_fold_as_if_each_were_alone(
+    filed: list[Fact],
+    logged: list[Point],
+    rounds: list[tuple[list[Fact], set[str]]],
+    size: int,
+) -> None:
+    base, _ = compacted(_snapshot(filed, logged, set()), size=size)
+    said = list(filed)
+    with pytest.MonkeyPatch.context() as patch:
+        # However many runs are folded again, they are put among the others.
+        patch.setattr("runlake.query.run_fold._FEW", 0)
+        for more, fresh in rounds:
+            said += more
+            whole = _snapshot(said, logged, fresh)
+            live = whole.facts.table().slice(len(filed))
+            tables = replace(base, facts=StateRows(live, base.facts.filed), writers=whole.writers)
+            assert _folds(tables) == _folds(whole)
+
+
 @pytest.mark.parametrize("kind", ["param", "tag", "input"])
 def test_a_run_that_only_a_held_fact_names_appears_where_it_was_said(kind: str) -> None:
     said = facts_of(
@@ -250,3 +293,36 @@ def test_an_empty_page_reads_nothing_of_what_runs_hold() -> None:
     texts = _read(files, "facts", but={"run_id", "kind", "experiment_id"})
     (facts_file,) = files["facts"]
     assert all(facts_file.spans("kind")[group][0] != "param" for group in texts)
+
+
+def test_a_new_snapshot_reads_of_compacted_files_only_the_runs_that_were_written_to() -> None:
+    tables, files = _many()
+    stale = snapshot(writers=[writer_row(writer, age_s=5000) for writer in ("W1", "W9")])
+    tables = replace(tables, writers=stale.writers)
+    (facts_file,), (summaries_file,) = files["facts"], files["summaries"]
+
+    def ask(snapshot: SnapshotTables) -> list[Any]:
+        folded = Folded(snapshot)
+        values = folded.params.column("p3", ["value"])["value"]
+        return [folded.runs["run_id"].to_pylist(), values.to_pylist()]
+
+    before = ask(tables)
+    facts_file.reads.clear()
+    summaries_file.reads.clear()
+    news = facts_of(
+        Fact("new", "run", schema.RUN_START, num=float(NOW_US), writer="W9"),
+        Fact("new", "status", str="FINISHED", num=float(NOW_US), writer="W9"),
+        Fact("new", "param", "p3", "first", writer="W9"),
+        Fact(f"{7:032x}", "delete", writer="W9"),
+    )
+    later = replace(tables, facts=StateRows(snapshot(news).facts.table(), tables.facts.filed))
+    runs, params = ask(later)
+    assert (runs[0], params[0]) == ("new", "first")
+    assert (runs[1:], params[1:]) == (before[0], before[1])
+    assert Folded(later).deletions["run_id"].to_pylist() == [f"{7:032x}"]
+    # Of what all runs say of themselves, the row groups that hold the deleted one.
+    assert not summaries_file.reads
+    spans = facts_file.spans("run_id")
+    touched = {group for group, _ in facts_file.reads}
+    assert touched
+    assert all(spans[group][0] <= f"{7:032x}" <= spans[group][1] for group in touched)

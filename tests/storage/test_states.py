@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from runlake.errors import FormatError
 from runlake.storage.compacted import CompactedState
+from runlake.storage.filed import Filed
 from runlake.storage.filesystem import Entry
 from runlake.storage.rowobject import RowObject
 from runlake.storage.states import StateRows
@@ -57,7 +58,7 @@ def states_of(filed: Rows, live: Rows, hidden: set[str], size: int = 4) -> State
         for home in HOMES
     ]
     live = [row for row in live if row["run_id"] not in hidden]
-    return StateRows(table_of(live), files, hidden=hidden)
+    return StateRows(table_of(live), Filed(facts_schema(), files, hidden=hidden))
 
 
 def listed(rows: Rows) -> list[str]:
@@ -126,7 +127,7 @@ def test_what_was_read_is_not_read_again_and_other_kinds_never() -> None:
     file = Pieces(
         "e1", table_of([{"num": None, "str": "x", **row} for row in rows]), FACTS.order, 2
     )
-    states = StateRows(table_of([]), [file]).of_kinds({"run"})
+    states = StateRows(table_of([]), Filed(facts_schema(), [file])).of_kinds({"run"})
     assert states["run_id"].to_pylist() == RUNS[1:]
     states.load(["run_id", "str"])
     assert file.reads == [(2, ("run_id",)), (3, ("run_id",)), (2, ("str",)), (3, ("str",))]
@@ -151,10 +152,14 @@ def test_damaged_rows_are_refused_by_name_when_they_are_needed(tmp_path: Any) ->
     )
     data = path.read_bytes()
     file = RowObject(Entry("tables/facts/x", len(data), 0), table=FACTS.name, experiment_id="e1")
-    whole = StateRows(table.slice(0, 0), [CompactedState(file, data, may_map=False)])
+    whole = StateRows(
+        table.slice(0, 0), Filed(table.schema, [CompactedState(file, data, may_map=False)])
+    )
     assert whole.to_pylist() == table.to_pylist()
     broken = data.replace(b"x" * 99, b"y" * 99)
-    states = StateRows(table.slice(0, 0), [CompactedState(file, broken, may_map=False)])
+    states = StateRows(
+        table.slice(0, 0), Filed(table.schema, [CompactedState(file, broken, may_map=False)])
+    )
     assert states["run_id"].to_pylist() == ["r"]
     with pytest.raises(FormatError, match="tables/facts/x"):
         states.load(["str"])

@@ -69,7 +69,7 @@ def test_compact_of_all_changes_no_answer_and_leaves_no_segment(lake: Lake) -> N
     assert (again.segments, again.rows, again.size_bytes, again.freed_bytes) == (0, 0, 0, 0)
 
 
-@pytest.mark.filesystems("local", "s3")
+@pytest.mark.filesystems("local")
 def test_compact_takes_one_experiment_by_name_or_id(lake: Lake) -> None:
     fill(lake)
     fill(lake, experiment="odd", runs=2)
@@ -99,7 +99,7 @@ def test_the_experiment_that_was_never_named_is_found(lake: Lake) -> None:
     assert lake.maintain.compact("0").segments == 0
 
 
-@pytest.mark.filesystems("local", "s3")
+@pytest.mark.filesystems("local")
 def test_shards_share_the_experiments(lake: Lake) -> None:
     for name in ("a", "b", "c", "d"):
         fill(lake, experiment=name, runs=1)
@@ -124,7 +124,7 @@ def test_an_experiment_and_a_shard_are_refused(lake: Lake) -> None:
         lake.maintain.compact("digits", shard="1/2")
 
 
-@pytest.mark.filesystems("local", "s3")
+@pytest.mark.filesystems("local")
 def test_full_leaves_one_file_of_each_table(lake: Lake) -> None:
     for _ in range(3):
         fill(lake, runs=1)
@@ -141,7 +141,7 @@ def test_full_leaves_one_file_of_each_table(lake: Lake) -> None:
     assert set(counts.values()) == {1}
 
 
-@pytest.mark.filesystems("local", "s3")
+@pytest.mark.filesystems("local")
 def test_what_others_compact_again_and_again_is_named_and_the_rest_is_done(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +178,7 @@ def test_vacuum_says_first_and_deletes_then(lake: Lake) -> None:
     assert lake.search_runs().height == 3
 
 
-@pytest.mark.filesystems("local", "s3")
+@pytest.mark.filesystems("local")
 def test_vacuum_of_an_experiment_leaves_the_others(lake: Lake) -> None:
     fill(lake)
     fill(lake, experiment="odd", runs=1)
@@ -224,7 +224,7 @@ def test_purge_removes_runs_from_every_answer_at_once(lake: Lake) -> None:
     assert lake.maintain.purge([ids[0]]).rows == 0
 
 
-@pytest.mark.filesystems("local", "s3")
+@pytest.mark.filesystems("local")
 def test_purge_of_an_experiment_takes_its_runs(lake: Lake) -> None:
     fill(lake)
     odd = fill(lake, experiment="odd", runs=2)
@@ -234,7 +234,7 @@ def test_purge_of_an_experiment_takes_its_runs(lake: Lake) -> None:
     assert lake.get_experiment_by_name("odd") is None
 
 
-@pytest.mark.filesystems("local", "s3")
+@pytest.mark.filesystems("local")
 def test_purge_knows_what_this_process_has_just_logged(lake: Lake) -> None:
     run = lake.start_run()
     run.log({"loss": 1.0})
@@ -317,7 +317,7 @@ def test_a_store_that_cannot_create_conditionally_wants_the_callers_word(
     assert lake.maintain.compact(alone=True).segments >= 3
 
 
-@pytest.mark.filesystems("local", "s3")
+@pytest.mark.filesystems("local")
 def test_a_damaged_segment_is_named_and_what_is_whole_is_compacted(lake: Lake) -> None:
     fill(lake)
     fs = lake._storage.fs
@@ -334,21 +334,3 @@ def test_made_up_experiments_are_compacted_by_their_id(lake: Lake) -> None:
     lake._storage.ensure_lake()
     put(lake._storage.fs, named(1, 0, 4))
     assert lake.maintain.compact("exp").segments in {0, 1}
-
-
-@pytest.mark.filesystems("local")
-def test_purge_deletes_a_link_in_a_runs_folder_and_not_what_it_leads_to(
-    lake: Lake, tmp_path: Path
-) -> None:
-    with lake.start_run() as run:
-        run.log_text("kept until the purge", "notes/a.txt")
-    lake.flush()
-    (folder,) = tmp_path.glob(f"lake/artifacts/*/{run.run_id}")
-    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
-    for name in ("mine.txt", "deep/mine.txt"):
-        (tmp_path / "elsewhere" / name).write_text("mine")
-    (folder / "notes" / "way-out").symlink_to(tmp_path / "elsewhere")
-    (folder / "file").symlink_to(tmp_path / "elsewhere" / "mine.txt")
-    lake.maintain.purge(run.run_id)
-    assert [each for each in folder.rglob("*") if each.is_symlink() or each.is_file()] == []
-    assert {file.name for file in (tmp_path / "elsewhere").rglob("*")} == {"mine.txt", "deep"}

@@ -315,7 +315,7 @@ def test_others_at_any_request_of_a_purge_bring_nothing_back(world: World, other
             tidy(world.fs)
 
     # The first three share all requests out among them.
-    one_in = 2 if others == "all" else 3
+    one_in = 6 if others == "all" else 3
     for at in calls_of(purge_run, world.fs, one_in=one_in, lane=OTHERS.index(others)):
         world.restore()
         done = purge_run(Interrupt(world.fs, at=at, others=work))
@@ -330,7 +330,7 @@ def test_a_purge_at_any_request_of_a_compactor_is_not_undone(world: World) -> No
         fs.conditional_create = True
         compactor(fs, limits=FULL).compact(EXPERIMENT)
 
-    for at in calls_of(compact, world.fs, one_in=2):
+    for at in calls_of(compact, world.fs, one_in=3):
         world.restore()
         compact(Interrupt(world.fs, at=at, others=lambda: purge_run(world.fs)))
         tidy(world.fs)

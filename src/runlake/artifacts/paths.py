@@ -15,7 +15,6 @@ from runlake.errors import FormatError, InvalidInputError
 from runlake.storage.filesystem import TEMPORARY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 PATH_BYTES: Final = 800
@@ -99,28 +98,3 @@ def local_target(folder: Path, inside: str, *, url: str) -> Path:
         )
         raise FormatError(message, url=url)
     return folder.joinpath(*parts)
-
-
-def refuse_ways_out(folder: Path, files: Iterable[Path], *, url: str) -> None:
-    """Refuse files that a link on the disk has made part of a run.
-
-    Whoever may write into a lake's folder could else have a server hand out, or delete, what lies
-    elsewhere on its disk.
-
-    Args:
-        folder: of the run; it may itself be a link, as where it was moved to a larger disk.
-        files: found below it.
-        url: of the lake.
-
-    Raises:
-        FormatError: one of them lies elsewhere.
-    """
-    home = os.path.realpath(folder)
-    for file in files:
-        real = os.path.realpath(file)
-        if real != home and not real.startswith(home + os.sep):
-            message = (
-                f"{file} is no artifact: a link leads there, and the resolved path is outside the "
-                "artifact directory of its run. Nothing is read or deleted through it."
-            )
-            raise FormatError(message, url=url)

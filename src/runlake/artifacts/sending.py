@@ -25,6 +25,7 @@ from runlake.artifacts.paths import join
 from runlake.artifacts.progress import Meter
 from runlake.errors import InvalidInputError, RunlakeWarning, StorageError
 from runlake.storage import layout
+from runlake.storage.links import refuse_ways_out
 from runlake.storage.source import FileChangedError, Watch
 
 if TYPE_CHECKING:
@@ -167,10 +168,14 @@ class Sender:
 
         Raises:
             InvalidInputError: a file cannot be read.
+            FormatError: a link leads out of the run's folder where one would go.
             StateError: a file was written to meanwhile, again and again.
             StorageError: the store refused.
         """
         self.storage.ensure_lake()
+        root = layout.artifacts(*place)
+        folders = (posixpath.dirname(root + item.path) for item in items)
+        refuse_ways_out(self.storage.fs, folders)
         there = {} if about else self._there(place, items)
         size = sum(item.size_bytes for item in items)
         meter = Meter("uploading", all_bytes=size, all_files=len(items), progress=progress)

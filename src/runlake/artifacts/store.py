@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,20 +21,15 @@ from runlake import schema
 from runlake._lazy import need
 from runlake.artifacts import fetching, stream
 from runlake.artifacts.fetching import Wanted
-from runlake.artifacts.paths import (
-    check_path,
-    is_below,
-    join,
-    local_target,
-    refuse_ways_out,
-)
+from runlake.artifacts.paths import check_path, is_below, join, local_target
 from runlake.artifacts.progress import Meter
 from runlake.artifacts.sending import Item, Sender, event, items_below, one_item
 from runlake.errors import InvalidInputError, NotFoundError, StateError
 from runlake.storage import layout
+from runlake.storage.links import refuse_ways_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runlake.artifacts.progress import Progress
     from runlake.artifacts.sending import Logged, Place, Row, Rows
@@ -211,11 +207,13 @@ class Artifacts:
 
         Raises:
             InvalidInputError: the path leaves the run.
+            FormatError: a link leads out of the run's folder there.
             StorageError: the store refused.
         """
         path = check_path(path)
         key = layout.artifacts(*place) + path
         self._storage.ensure_lake()
+        refuse_ways_out(self._storage.fs, [posixpath.dirname(key)])
         if data:
             self._storage.fs.put(key, data)
         else:
@@ -369,7 +367,7 @@ class Artifacts:
         root = layout.artifacts(self._locate(run_id), run_id)
         path = check_path(path) if path else ""
         prefix = f"{root}{path}/" if path else root
-        self._refuse_ways_out(root, [prefix])
+        refuse_ways_out(self._storage.fs, [prefix])
         found: dict[str, FileInfo] = {}
         for entry in self._storage.fs.list(prefix):
             first, slash, _ = entry.key.removeprefix(prefix).partition("/")
@@ -498,10 +496,10 @@ class Artifacts:
             return None
         path = check_path(path)
         key = layout.artifacts(self._locate(run_id), run_id) + path
+        refuse_ways_out(self._storage.fs, [key])
         file = self._storage.fs.local_file(key)
         if not file.is_file():
             raise self._missing(run_id, path)
-        self._refuse_ways_out(key.removesuffix(path), [key])
         return file
 
     def delete(self, run_id: str, path: str) -> Names:
@@ -541,15 +539,9 @@ class Artifacts:
         root = layout.artifacts(self._locate(run_id), run_id)
         found = self._storage.fs.list(root + path)
         entries = [entry for entry in found if is_below(entry.key[len(root) :], path)]
-        self._refuse_ways_out(root, [entry.key for entry in entries])
+        keys = (entry.key for entry in entries)
+        refuse_ways_out(self._storage.fs, [root + path, *keys])
         return root, entries
-
-    def _refuse_ways_out(self, root: str, keys: Iterable[str]) -> None:
-        """Refuse what does not lie below a run, if the lake is a folder with links in it."""
-        fs = self._storage.fs
-        if fs.is_local:
-            files = [fs.local_file(key.rstrip("/")) for key in keys]
-            refuse_ways_out(fs.local_file(root.rstrip("/")), files, url=self._storage.url)
 
     def _missing(self, run_id: str, path: str) -> NotFoundError:
         experiment_id = self._locate(run_id)

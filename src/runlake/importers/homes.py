@@ -52,7 +52,8 @@ class Homes:
         else:
             found = self._make(experiment)
         self._known[name] = found
-        self._report.experiments.append(name)
+        if name not in self._report.experiments:
+            self._report.experiments.append(name)
         return found
 
     def delete(self, experiment: SourceExperiment) -> None:

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit, urlunsplit
 from runlake import schema
 from runlake._lazy import need
 from runlake.errors import RunlakeError
-from runlake.importers.mlflow_logged import client_logged
-from runlake.importers.mlflow_models import bring_models, client_models
-from runlake.importers.mlflow_orphans import bring_orphans
+from runlake.importers.mlflow_logged import Logged, client_logged, has_logged
+from runlake.importers.mlflow_models import client_models
+from runlake.importers.mlflow_source import MlflowSource
 from runlake.importers.mlflow_words import (
+    NO_DATA_SET,
     PARENT,
     USER,
     Steps,
@@ -25,7 +26,6 @@ from runlake.importers.mlflow_words import (
 )
 from runlake.importers.source import (
     Note,
-    Source,
     SourceError,
     SourceExperiment,
     SourceFile,
@@ -38,11 +38,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from runlake.importers.mlflow_logged import Logged
-    from runlake.importers.mlflow_orphans import Orphan
-    from runlake.importers.report import Report
+    from runlake.importers.mlflow_models import SourceModel
     from runlake.importers.source import SourceInput
-    from runlake.lake import Lake
 
 _PAGE_RUNS: Final = 1000
 _PAGE_POINTS: Final = 25_000  # what MLflow's server gives at once
@@ -50,10 +47,8 @@ _DEFAULT: Final = "0"
 _ALL: Final = 3  # ViewType.ALL
 
 
-class MlflowStore(Source):
+class MlflowStore(MlflowSource):
     """The runs of one tracking URI."""
-
-    kind = "mlflow"
 
     def __init__(
         self,
@@ -75,10 +70,7 @@ class MlflowStore(Source):
             SourceError: nobody answers there.
             MissingDependencyError: MLflow is not installed.
         """
-        self.name = without_password(uri)
-        self._only = experiment
-        self._models = models
-        self._orphans: list[Orphan] = []
+        super().__init__(without_password(uri), experiment=experiment, models=models)
         self._client = client_of(uri, registry or uri)
         self._known: dict[str, SourceExperiment] | None = None
         with told(self.name):
@@ -96,9 +88,13 @@ class MlflowStore(Source):
 
     def runs(self) -> Iterator[SourceRun]:
         """Yield all runs, by experiment, the oldest first."""
+        with told(self.name):
+            has_models = has_logged(self._client)
         for experiment_id, experiment in self._experiments().items():
-            with told(self.name):
-                logged = client_logged(self._client, experiment_id)
+            logged = Logged()
+            if has_models:
+                with told(self.name):
+                    logged = client_logged(self._client, experiment_id)
             seen: set[str] = set()
             token = None
             while True:
@@ -111,28 +107,18 @@ class MlflowStore(Source):
                         page_token=token,
                     )
                 for run in page:
-                    # Models that runs read are not among what a search gives.
-                    has_models = bool(logged.places)
-                    whole = self._client.get_run(run.info.run_id) if has_models else run
                     seen.add(run.info.run_id)
-                    yield self._run(experiment, whole, logged)
+                    # Models that runs read are not among what a search gives.
+                    yield self._run(experiment, self._whole(run) if has_models else run, logged)
                 token = page.token
                 if not token:
                     break
-            self._orphans += logged.without(experiment, seen)
+            self.orphans += logged.without(experiment, seen)
 
-    def finish(self, lake: Lake, report: Report, *, artifacts: bool) -> None:
-        """Bring logged models that no run made, and registered ones.
-
-        Args:
-            lake: where they go.
-            report: takes what was done.
-            artifacts: whether files come too.
-        """
-        bring_orphans(self._orphans, lake, report, artifacts=artifacts)
-        if self._models:
-            with told(self.name):
-                bring_models(client_models(self._client), lake, report)
+    def registered(self) -> Iterator[SourceModel]:
+        """Yield the registered models."""
+        with told(self.name):
+            yield from client_models(self._client)
 
     def _experiments(self) -> dict[str, SourceExperiment]:
         if self._known is None:
@@ -150,6 +136,10 @@ class MlflowStore(Source):
                 if not token:
                     break
         return self._known
+
+    def _whole(self, run: Any) -> Any:  # noqa: ANN401 - MLflow's
+        with told(self.name):
+            return self._client.get_run(run.info.run_id)
 
     def _run(self, experiment: SourceExperiment, run: Any, logged: Logged) -> SourceRun:  # noqa: ANN401 - MLflow's
         info, tags = run.info, dict(run.data.tags)
@@ -207,8 +197,7 @@ class MlflowStore(Source):
                     break
         notes += steps.notes()
         if with_data:
-            what = "the data set that a metric was measured on is not kept with the point"
-            notes.append(Note(what, count=with_data))
+            notes.append(Note(NO_DATA_SET, count=with_data))
 
 
 def client_of(uri: str, registry: str | None = None) -> Any:  # noqa: ANN401 - MLflow's

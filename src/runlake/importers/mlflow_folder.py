@@ -22,9 +22,10 @@ from urllib.parse import unquote, urlsplit
 from runlake import schema
 from runlake._lazy import need
 from runlake.importers.mlflow_logged import folder_logged
-from runlake.importers.mlflow_models import bring_models, folder_models
-from runlake.importers.mlflow_orphans import bring_orphans
+from runlake.importers.mlflow_models import folder_models
+from runlake.importers.mlflow_source import MlflowSource
 from runlake.importers.mlflow_words import (
+    NO_DATA_SET,
     PARENT,
     USER,
     Steps,
@@ -34,7 +35,6 @@ from runlake.importers.mlflow_words import (
 from runlake.importers.source import (
     PIECE_ROWS,
     Note,
-    Source,
     SourceError,
     SourceExperiment,
     SourceFile,
@@ -43,15 +43,14 @@ from runlake.importers.source import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
     from runlake.importers.mlflow_logged import Logged
-    from runlake.importers.mlflow_orphans import Orphan
-    from runlake.importers.report import Report
+    from runlake.importers.mlflow_models import SourceModel
     from runlake.importers.source import SourceInput
-    from runlake.lake import Lake
+    from runlake.logged_models import MeasuredModel
 
 _META: Final = "meta.yaml"
 _TRASH: Final = ".trash"
@@ -67,10 +66,8 @@ _STATUSES: Final = {
 }
 
 
-class MlflowFolder(Source):
+class MlflowFolder(MlflowSource):
     """The runs of one folder."""
-
-    kind = "mlflow"
 
     def __init__(self, root: Path, *, experiment: str | None = None, models: bool = True) -> None:
         """Read nothing yet.
@@ -81,10 +78,7 @@ class MlflowFolder(Source):
             models: whether registered models come too.
         """
         self.root = root.resolve()
-        self.name = str(self.root)
-        self._only = experiment
-        self._models = models
-        self._orphans: list[Orphan] = []
+        super().__init__(str(self.root), experiment=experiment, models=models)
 
     def count(self) -> int:
         """Return how many runs there are."""
@@ -105,19 +99,11 @@ class MlflowFolder(Source):
                 found = self._run(experiment, run, logged)
                 seen.add(found.source_id)
                 yield found
-            self._orphans += logged.without(experiment, seen)
+            self.orphans += logged.without(experiment, seen)
 
-    def finish(self, lake: Lake, report: Report, *, artifacts: bool) -> None:
-        """Bring logged models that no run made, and registered ones.
-
-        Args:
-            lake: where they go.
-            report: takes what was done.
-            artifacts: whether files come too.
-        """
-        bring_orphans(self._orphans, lake, report, artifacts=artifacts)
-        if self._models:
-            bring_models(folder_models(self.root / "models"), lake, report)
+    def registered(self) -> Iterator[SourceModel]:
+        """Yield the registered models."""
+        return folder_models(self.root / "models")
 
     def _experiments(self) -> Iterator[tuple[SourceExperiment, Path]]:
         for parent in (self.root, self.root / _TRASH):
@@ -156,7 +142,7 @@ class MlflowFolder(Source):
             outputs=_outputs(folder),
             model_inputs=model_inputs,
             measured=measured,
-            points=lambda: _points(folder / "metrics", notes, len(measured)),
+            points=lambda: _points(folder / "metrics", notes, measured),
             artifacts=lambda: chain(_artifacts(folder, meta, notes), logged.files(run_id)),
             notes=lambda: notes.found,
             version=_version(folder, logged.made.get(run_id), measured),
@@ -235,9 +221,12 @@ def _texts(folder: Path) -> Iterator[tuple[str, str]]:
             raise SourceError(f"{file} cannot be read: {error}") from error
 
 
-def _points(folder: Path, notes: _RunNotes, measured: int) -> Iterator[pa.Table]:
+def _points(
+    folder: Path, notes: _RunNotes, measured: Sequence[MeasuredModel]
+) -> Iterator[pa.Table]:
     steps = Steps()
-    with_data = -measured  # these are kept with the model that they were measured of
+    # These data sets are kept with the model that the points were measured of.
+    with_data = -sum(each.dataset is not None for each in measured)
     for key, file in _files(folder):
         with file.open("rb") as lines:
             while piece := list(islice(lines, PIECE_ROWS)):
@@ -251,8 +240,7 @@ def _points(folder: Path, notes: _RunNotes, measured: int) -> Iterator[pa.Table]
                 )
     notes.found += steps.notes()
     if with_data > 0:
-        what = "the data set that a metric was measured on is not kept with the point"
-        notes.found.append(Note(what, count=with_data))
+        notes.found.append(Note(NO_DATA_SET, count=with_data))
 
 
 def _point(line: bytes, file: Path, steps: Steps) -> tuple[int, float, int, bool] | None:

@@ -34,6 +34,8 @@ _STATUSES: Final = {
     "FAILED": schema.MODEL_FAILED,
 }
 _PAGE: Final = 50
+_ALL: Final = 3  # ViewType.ALL
+_NOT_SERVED: Final = "ENDPOINT_NOT_FOUND"
 
 
 @dataclass(slots=True)
@@ -125,16 +127,40 @@ class Logged:
         self.places[model.model_id] = str(about.get("artifact_location") or "")
 
 
+def has_logged(client: Any) -> bool:  # noqa: ANN401 - MLflow's
+    """Tell whether any experiment of MLflow's client has a logged model.
+
+    Args:
+        client: MLflow's; one of before 3, or of a server of before 3, knows none.
+    """
+    token = None
+    while hasattr(client, "search_logged_models"):
+        page = client.search_experiments(view_type=_ALL, page_token=token)
+        homes = [each.experiment_id for each in page]
+        try:
+            found = homes and client.search_logged_models(homes, max_results=1)
+        except need("mlflow.exceptions").MlflowException as error:
+            if error.error_code != _NOT_SERVED:
+                raise
+            return False
+        if found:
+            return True
+        token = page.token
+        if not token:
+            break
+    return False
+
+
 def client_logged(client: Any, experiment_id: str) -> Logged:  # noqa: ANN401 - MLflow's
     """Return the logged models of an experiment, through MLflow's client.
 
     Args:
-        client: MLflow's; one of before 3 knows none.
+        client: MLflow's, of which `has_logged` is true.
         experiment_id: the experiment.
     """
     found = Logged(tracking_uri=str(client.tracking_uri))
     token = None
-    while hasattr(client, "search_logged_models"):
+    while True:
         page = client.search_logged_models([experiment_id], max_results=_PAGE, page_token=token)
         for each in page:
             about = {
@@ -153,8 +179,7 @@ def client_logged(client: Any, experiment_id: str) -> Logged:  # noqa: ANN401 - 
                 found.measured[str(run_id)].append(point)
         token = page.token
         if not token:
-            break
-    return found
+            return found
 
 
 def folder_logged(experiment: Path) -> Logged:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from runlake import ids, schema
-from runlake import logged_models as words
+from runlake import logged_models, schema
 from runlake._lazy import lazy
 from runlake.errors import RunlakeError
 from runlake.importers.files import bring_files
+from runlake.importers.homes import Homes
 from runlake.importers.source import Note, SourceError
-from runlake.lake_parts import experiments_of, rows_of
+from runlake.lake_parts import rows_of
 from runlake.questions import ask
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def bring_orphans(
     """Make logged models that no run made, and check what is there then.
 
     Args:
-        orphans: the models; their experiments are in the lake.
+        orphans: the models; their experiments are made where there are none.
         lake: where they go.
         report: takes what is done.
         artifacts: whether their files come too.
@@ -63,6 +63,7 @@ def bring_orphans(
     there = ask(lake, logged.read_models)
     wanted = [each.logged.model.model_id for each in orphans]
     files = ask(lake, lambda query: imported.artifacts(query, wanted))
+    homes = Homes(lake, report)
     digests: dict[str, dict[str, tuple[int, str]]] = {}
     for each in orphans:
         model_id = each.logged.model.model_id
@@ -72,6 +73,7 @@ def bring_orphans(
                 each,
                 lake,
                 report,
+                homes=homes,
                 there=there.get(model_id),
                 known=known if artifacts else None,
             )
@@ -89,11 +91,12 @@ def _bring(
     lake: Lake,
     report: Report,
     *,
+    homes: Homes,
     there: logged.LoggedModel | None,
     known: dict[str, tuple[int, str]] | None,
 ) -> dict[str, tuple[int, str]]:
     """Bring one; return its files by path."""
-    experiment_id = _home(each.experiment.name, lake) if there is None else there.experiment_id
+    experiment_id = homes.of(each.experiment) if there is None else there.experiment_id
     model = each.logged.model
     home = model.model_id if there is None else there.home
     rows: list[Row] = list(_rows(each.logged, there))
@@ -111,32 +114,23 @@ def _bring(
     return digests
 
 
-def _home(name: str, lake: Lake) -> str:
-    found = experiments_of(lake).find_by_name(name)
-    if found is None and name == ids.DEFAULT_EXPERIMENT_NAME:
-        return ids.DEFAULT_EXPERIMENT_ID
-    if found is None:
-        raise SourceError(f"its experiment {name!r} did not come.")
-    return found.experiment_id
-
-
 def _rows(given: SourceLogged, there: logged.LoggedModel | None) -> Iterable[Row]:
     """Yield what the lake lacks of a model."""
     model = given.model
     model_id = model.model_id
     if there is None:
-        yield from words.creation_rows(replace(model, status=schema.MODEL_PENDING))
+        yield from logged_models.creation_rows(replace(model, status=schema.MODEL_PENDING))
     elif there.is_deleted:
         return
     else:
         params = {key: text for key, text in model.params.items() if key not in there.params}
         tags = {key: text for key, text in model.tags.items() if key not in there.tags}
-        yield from words.param_rows(there.home, model_id, params)
-        yield from words.tag_rows(there.home, model_id, tags)
+        yield from logged_models.param_rows(there.home, model_id, params)
+        yield from logged_models.tag_rows(there.home, model_id, tags)
     if model.status != schema.MODEL_PENDING and (
         there is None or there.status == schema.MODEL_PENDING
     ):
-        yield from words.status_rows(
+        yield from logged_models.status_rows(
             model_id if there is None else there.home,
             model_id,
             model.status,

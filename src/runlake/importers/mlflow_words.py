@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 PARENT: Final = "mlflow.parentRunId"
 USER: Final = "mlflow.user"
 CONTEXT: Final = "mlflow.data.context"
+NO_DATA_SET: Final = "the data set that a metric was measured on is not kept with the point"
+"""Why a point does not come as it was; reports count notes by their text."""
 _GREATEST: Final = math.nextafter(math.inf, 0)
 
 

@@ -16,7 +16,7 @@ from runlake import clock, schema
 from runlake._lazy import lazy, need
 from runlake.errors import InvalidInputError, NotFoundError
 from runlake.importers.mlflow_client import client_of, told, without_password
-from runlake.importers.outward_logged import Homes, LoggedOut
+from runlake.importers.outward_logged import LoggedOut, Scope
 from runlake.importers.outward_models import RegistryOut
 from runlake.importers.outward_run import EXPORTED, RUN_ID, Exported, send
 from runlake.importers.report import Report
@@ -184,9 +184,9 @@ class _Outward:
             return self._home(name) if experiments is None or name in experiments else None
 
         runs = {run_id: there.mlflow_id for run_id, there in self._there.items()}
-        homes = Homes(runs, home, takes_orphans=run_ids is None)
+        scope = Scope(runs, home, takes_orphans=run_ids is None)
         logged = LoggedOut(self._client, self._lake, self._report, artifacts=self._artifacts)
-        ask(then, partial(logged.send, homes=homes))
+        ask(then, partial(logged.send, scope=scope))
         standing = self._lake.registry.standing()
         if run_ids is None and experiments is None:
             out = RegistryOut(self._client, self._report, runs=runs, logged=logged.gone)

@@ -6,20 +6,21 @@ MLflow gives them ids of its own, so each has its id of the lake as the tag `run
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import schema
 from runlake._lazy import lazy, need
-from runlake.artifacts.sending import sha256_of
 from runlake.importers.facts import digest
-from runlake.importers.mlflow_client import files_at, told
+from runlake.importers.mlflow_client import told
 from runlake.importers.mlflow_logged import FOLDER
+from runlake.importers.outward_files import marks_at, send_files, wrong_files
+from runlake.importers.outward_run import EXPORTED, lacking
 from runlake.importers.source import Note, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from runlake.importers.report import Report
     from runlake.lake import Lake
@@ -31,16 +32,15 @@ else:
     logged = lazy("runlake.query.logged")
 
 MODEL_ID: Final = "runlake.model_id"
-EXPORTED: Final = "runlake.exported"
 _PAGE: Final = 50
 _BATCH: Final = 1000
 
 
-class Homes(NamedTuple):
-    """What has gone into MLflow already.
+class Scope(NamedTuple):
+    """Which logged models go, and where to.
 
     Attributes:
-        runs: MLflow's ids of runs, by those in the lake.
+        runs: MLflow's ids of the runs that it has, by those in the lake.
         experiment: gives MLflow's id of an experiment of the lake, by its id; None: it stays.
         takes_orphans: whether models go that no run made.
     """
@@ -95,12 +95,12 @@ class LoggedOut:
         self._looked: set[str] = set()
         self.gone: dict[str, tuple[str, str]] = {}
 
-    def send(self, query: Query, homes: Homes) -> None:
+    def send(self, query: Query, scope: Scope) -> None:
         """Bring all models whose run has gone, or whose experiment goes, and the links of runs.
 
         Args:
             query: the snapshot.
-            homes: what has gone already.
+            scope: which go, and where to.
         """
         models = logged.read_models(query)
         if not models or not hasattr(self._client, "create_logged_model"):
@@ -108,32 +108,32 @@ class LoggedOut:
             return
         chosen: dict[str, tuple[LoggedModel, str]] = {}
         for each in models.values():
-            home = None if each.is_deleted else self._home(each, homes)
+            home = None if each.is_deleted else self._home(each, scope)
             if home is not None:
                 chosen[each.model_id] = each, home
         self._stay("logged models stay in the lake", len(models) - len(chosen))
         measured = logged.read_measured(query, list(chosen))
         files = self._files(query, [each for each, _ in chosen.values()])
         for model_id, (each, home) in chosen.items():
-            points = [one for one in measured.get(model_id, ()) if one.run_id in homes.runs]
+            points = [one for one in measured.get(model_id, ()) if one.run_id in scope.runs]
             going = _Going(each, home, points, files.get(model_id, {}))
             try:
                 with told(self._report.target):
-                    self._one(going, homes.runs)
+                    self._one(going, scope.runs)
             except SourceError as error:
                 self._report.fail(f"logged model {model_id} did not go: {error}")
-        self._link(query, homes)
+        self._link(query, scope)
 
     def _stay(self, what: str, count: int) -> None:
         if count:
             self._report.lose("", [Note(what, "", count)])
 
-    def _home(self, each: LoggedModel, homes: Homes) -> str | None:
+    def _home(self, each: LoggedModel, scope: Scope) -> str | None:
         """Return MLflow's id of the experiment that a model goes to; None: it stays."""
         is_orphan = each.home == each.model_id
-        if not (homes.takes_orphans if is_orphan else each.home in homes.runs):
+        if not (scope.takes_orphans if is_orphan else each.home in scope.runs):
             return None
-        return homes.experiment(each.experiment_id)
+        return scope.experiment(each.experiment_id)
 
     def _files(
         self, query: Query, models: list[LoggedModel]
@@ -190,9 +190,9 @@ class LoggedOut:
             report.lose("", [Note("times of logged models are those of the export")])
         model_id = there.model_id
         self.gone[each.model_id] = model_id, there.artifact_location
-        tags = {key: text for key, text in each.tags.items() if there.tags.get(key) != text}
+        tags = lacking(each.tags, there.tags)
         if tags:
-            client.set_logged_model_tags(model_id, tags)
+            client.set_logged_model_tags(model_id, dict(tags))
         params = {key: text for key, text in each.params.items() if key not in there.params}
         if params:
             client.log_model_params(model_id, params)
@@ -215,30 +215,26 @@ class LoggedOut:
 
     def _send_files(self, going: _Going, there: Any) -> dict[str, int]:  # noqa: ANN401 - MLflow's
         """Send the files that are not there with the same content; return them with sizes."""
-        sent = {}
-        each, files = going.model, going.files
-        known = _digests(self._client, there.artifact_location) if files else {}
+        each = going.model
         artifacts = self._lake.artifacts.of(each.experiment_id)
         prefix = "" if each.home == each.model_id else f"{FOLDER}/{each.model_id}/"
-        for path, mark in files.items():
-            if known.get(path) == mark:
-                continue
-            with tempfile.TemporaryDirectory(prefix="runlake-export-") as folder:
-                file = Path(folder) / path.rpartition("/")[2]
-                artifacts.download_as(
-                    each.home, f"{prefix}{path}", target=file, progress=lambda _: None
-                )
-                self._client.log_model_artifact(
-                    there.model_id, str(file), path.rpartition("/")[0] or None
-                )
-            sent[path] = mark[0]
-        return sent
+
+        def fetch(path: str, file: Path) -> None:
+            artifacts.download_as(
+                each.home, f"{prefix}{path}", target=file, progress=lambda _: None
+            )
+
+        def put(file: str, folder: str | None) -> None:
+            self._client.log_model_artifact(there.model_id, file, folder)
+
+        known = partial(marks_at, self._client, there.artifact_location)
+        return send_files(going.files, known, fetch=fetch, put=put)
 
     def _measure(self, going: _Going, there: Any, runs: Mapping[str, str]) -> None:  # noqa: ANN401 - MLflow's
         """Say of points of runs that they were measured of a model; the points are there."""
         metric = need("mlflow.entities").Metric
         known = set(_measures(there))
-        lacking: dict[str, list[Any]] = {}
+        absent: dict[str, list[Any]] = {}
         for point in going.points:
             run_id = runs[point.run_id]
             if (run_id, *_said(point)) not in known:
@@ -253,13 +249,13 @@ class LoggedOut:
                     dataset_digest=mark,
                     run_id=run_id,
                 )
-                lacking.setdefault(run_id, []).append(said)
-        for run_id, some in lacking.items():
+                absent.setdefault(run_id, []).append(said)
+        for run_id, some in absent.items():
             for start in range(0, len(some), _BATCH):
                 self._client.log_batch(run_id, metrics=some[start : start + _BATCH])
 
     def _differences(self, going: _Going, model_id: str) -> Iterator[str]:
-        each, files = going.model, going.files
+        each = going.model
         there = self._client.get_logged_model(model_id)
         for what, wanted, found in (
             ("name", each.name, there.name),
@@ -274,34 +270,37 @@ class LoggedOut:
         missing = [point for point in going.points if _said(point) not in measured]
         if missing:
             yield f"{len(missing)} points that were measured of it are not there."
-        digests = _digests(self._client, there.artifact_location) if files else {}
-        for path, mark in files.items():
-            if digests.get(path) != mark:
-                yield f"file {path!r} is not there as it is in the lake."
+        known = partial(marks_at, self._client, there.artifact_location)
+        yield from wrong_files(going.files, known)
 
-    def _link(self, query: Query, homes: Homes) -> None:
+    def _link(self, query: Query, scope: Scope) -> None:
         """Say which models runs made and read."""
+        for run_id, links in logged.read_linked(query, list(scope.runs)).items():
+            try:
+                with told(self._report.target):
+                    self._link_run(scope.runs[run_id], links)
+            except SourceError as error:
+                self._report.fail(f"run {run_id} is not linked to its models there: {error}")
+
+    def _link_run(self, mlflow_id: str, links: logged.Linked) -> None:
         entities = need("mlflow.entities")
-        for run_id, links in logged.read_linked(query, list(homes.runs)).items():
-            mlflow_id = homes.runs[run_id]
-            with told(self._report.target):
-                run = self._client.get_run(mlflow_id)
-                made = {each.model_id for each in getattr(run.outputs, "model_outputs", None) or ()}
-                read = {each.model_id for each in getattr(run.inputs, "model_inputs", None) or ()}
-                outputs = [
-                    entities.LoggedModelOutput(self.gone[model_id][0], step)
-                    for model_id, step in links.outputs
-                    if model_id in self.gone and self.gone[model_id][0] not in made
-                ]
-                inputs = [
-                    entities.LoggedModelInput(self.gone[model_id][0])
-                    for model_id in links.inputs
-                    if model_id in self.gone and self.gone[model_id][0] not in read
-                ]
-                if outputs:
-                    self._client.log_outputs(mlflow_id, outputs)
-                if inputs:
-                    self._client.log_inputs(mlflow_id, models=inputs)
+        run = self._client.get_run(mlflow_id)
+        made = {each.model_id for each in getattr(run.outputs, "model_outputs", None) or ()}
+        read = {each.model_id for each in getattr(run.inputs, "model_inputs", None) or ()}
+        outputs = [
+            entities.LoggedModelOutput(self.gone[model_id][0], step)
+            for model_id, step in links.outputs
+            if model_id in self.gone and self.gone[model_id][0] not in made
+        ]
+        inputs = [
+            entities.LoggedModelInput(self.gone[model_id][0])
+            for model_id in links.inputs
+            if model_id in self.gone and self.gone[model_id][0] not in read
+        ]
+        if outputs:
+            self._client.log_outputs(mlflow_id, outputs)
+        if inputs:
+            self._client.log_inputs(mlflow_id, models=inputs)
 
 
 def _status(there: Any) -> str:  # noqa: ANN401 - MLflow's
@@ -319,13 +318,3 @@ def _measures(there: Any) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401 - MLflow
         is_far = abs(each.value) >= 1.7976931348623157e308  # noqa: PLR2004 - the greatest float
         value = "inf" if is_far else repr(float(each.value))
         yield each.run_id, each.key, value, each.timestamp, each.step
-
-
-def _digests(client: Any, place: str) -> dict[str, tuple[int, str]]:  # noqa: ANN401 - MLflow's
-    """Return size and digest of each file that lies at a place of MLflow's."""
-    found = {}
-    for each in files_at(place, client.tracking_uri):
-        with tempfile.TemporaryDirectory(prefix="runlake-export-") as folder:
-            file = each.fetch(Path(folder))
-            found[each.path] = file.stat().st_size, sha256_of(file)
-    return found

@@ -14,6 +14,7 @@ from runlake import schema
 from runlake._lazy import need
 from runlake.importers.mlflow_client import told
 from runlake.importers.mlflow_logged import FOLDER
+from runlake.importers.outward_run import lacking
 from runlake.importers.source import Note, SourceError
 from runlake.registry import uris
 
@@ -74,7 +75,7 @@ class RegistryOut:
             report.lose("", [Note("times of registered models are those of the export")])
         elif (there.description or "") != (model.description or ""):
             client.update_registered_model(name, model.description or "")
-        for key, text in _lacking(model.tags, there.tags):
+        for key, text in lacking(model.tags, there.tags):
             client.set_registered_model_tag(name, key, text)
         gone = self._send_versions(name, model, there)
         for alias, number in model.aliases.items():
@@ -86,18 +87,21 @@ class RegistryOut:
     def _send_versions(self, name: str, model: Model, there: Any) -> set[int]:  # noqa: ANN401 - MLflow's
         """Bring the versions of a model; return those that somebody deleted there."""
         known = self._versions(name)
+        counted = int(there.tags.get(VERSIONS, "0"))
+        made = max([*known, counted])
         gone: set[int] = set()
-        made = max([*known, int(there.tags.get(VERSIONS, "0"))], default=0)
         for number, version in sorted(model.versions.items()):
-            if number in known:
-                self._update(name, version, known[number])
-            elif number > made:
-                self._make(name, version)
+            if number not in known and number <= made:
+                if not version.is_deleted:
+                    gone.add(number)
+                    note = Note("version that was deleted there", f"{name} {number}")
+                    self._report.lose("", [note])
+                continue
+            found = known.get(number) or self._make(name, version)
+            if number > counted:
+                # Before it is deleted: nothing would say then that its number was given out.
                 self._client.set_registered_model_tag(name, VERSIONS, str(number))
-            elif not version.is_deleted:
-                gone.add(number)
-                note = Note("version that was deleted there", f"{name} {number}")
-                self._report.lose("", [note])
+            self._update(name, version, found)
         return gone
 
     def _model(self, name: str) -> Any:  # noqa: ANN401 - MLflow's
@@ -121,8 +125,8 @@ class RegistryOut:
             if not token:
                 return found
 
-    def _make(self, name: str, version: Version) -> None:
-        """Make a version under its number.
+    def _make(self, name: str, version: Version) -> Any:  # noqa: ANN401 - MLflow's
+        """Make a version under its number; of one that the lake deleted what stands for it.
 
         Raises:
             SourceError: MLflow gives it another number.
@@ -130,7 +134,6 @@ class RegistryOut:
         client, report = self._client, self._report
         if version.is_deleted:
             made = client.create_model_version(name, PLACEHOLDER)
-            client.delete_model_version(name, made.version)
         else:
             source, model_id = self._source(version)
             run_id = version.fact("run_id")
@@ -155,11 +158,9 @@ class RegistryOut:
             )
             report.add(versions=1)
         if int(made.version) != version.number:
-            if not version.is_deleted:
-                client.delete_model_version(name, made.version)
+            client.delete_model_version(name, made.version)
             raise SourceError(f"version {version.number} would be {made.version} there.")
-        if not version.is_deleted and version.stage != schema.STAGE_NONE:
-            self._stage(name, made.version, version.stage)
+        return made
 
     def _source(self, version: Version) -> tuple[str, str | None]:
         """Return where the files of a version lie now, and which logged model it is."""
@@ -191,7 +192,7 @@ class RegistryOut:
             return
         if (there.description or "") != (version.description or ""):
             client.update_model_version(name, there.version, version.description or "")
-        for key, text in _lacking(version.tags, there.tags):
+        for key, text in lacking(version.tags, there.tags):
             client.set_model_version_tag(name, there.version, key, text)
         if (there.current_stage or schema.STAGE_NONE) != version.stage:
             self._stage(name, there.version, version.stage)
@@ -207,7 +208,7 @@ class RegistryOut:
         if (there.description or "") != (model.description or ""):
             yield "its description is another there."
         yield from (
-            f"its tag {key!r} is another there." for key, _ in _lacking(model.tags, there.tags)
+            f"its tag {key!r} is another there." for key, _ in lacking(model.tags, there.tags)
         )
         aliases = {alias: int(number) for alias, number in there.aliases.items()}
         for alias, number in model.aliases.items():
@@ -220,11 +221,7 @@ class RegistryOut:
                 yield f"its version {version.number} is not there."
                 continue
             said = found.description or "", found.current_stage or schema.STAGE_NONE
-            if said != (version.description or "", version.stage) or _lacking(
+            if said != (version.description or "", version.stage) or lacking(
                 version.tags, found.tags
             ):
                 yield f"its version {version.number} is another there."
-
-
-def _lacking(wanted: Mapping[str, str], there: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(key, text) for key, text in wanted.items() if there.get(key) != text]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake import schema
 from runlake._lazy import lazy, need
-from runlake.artifacts.sending import sha256_of
 from runlake.importers.facts import digest
-from runlake.importers.mlflow_client import files_at, told
+from runlake.importers.mlflow_client import told
 from runlake.importers.mlflow_logged import FOLDER
+from runlake.importers.outward_files import marks_at, send_files, wrong_files
 from runlake.importers.source import Note, point_table
 from runlake.importers.tally import Remainder, Tally, joined, tallies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from runlake.artifacts.store import Artifacts
+    from runlake.importers.outward_files import Marks
     from runlake.importers.report import Report
     from runlake.query import imported
     from runlake.query.engine import Query
@@ -37,7 +37,6 @@ _PARENT: Final = "mlflow.parentRunId"
 _METRICS: Final = 1000  # what MLflow takes in one batch
 _OTHERS: Final = 100
 _PAGE: Final = 25_000
-_GREATEST: Final = math.nextafter(math.inf, 0)
 
 
 class Exported(NamedTuple):
@@ -60,12 +59,22 @@ class Exported(NamedTuple):
 
 
 class _Facts(NamedTuple):
-    """What goes, as MLflow can hold it."""
+    """What a run says, as MLflow can hold it."""
 
     params: dict[str, str]
     tags: dict[str, str]
     inputs: list[Any]
     notes: list[Note]
+
+
+class _Going(NamedTuple):
+    """One run with all that goes with it: what it says, points, files by path; a digest of that."""
+
+    about: Mapping[str, Any]
+    facts: _Facts
+    points: _Points
+    files: dict[str, tuple[int, str]]
+    mark: str
 
 
 def send(
@@ -98,54 +107,62 @@ def send(
         SourceError: MLflow refused.
     """
     run_id = about["run_id"]
-    facts = _facts(query, about, parent_id)
-    points = _Points(query, run_id)
-    said = imported.artifacts(query, [run_id])
-    known = {
-        path: mark
-        for (_, path), mark in said.items()
-        if files is not None and not path.startswith(f"{FOLDER}/")  # these go with their models
-    }
-    mark = digest([facts.params, facts.tags, points.mark(), sorted(known.items()), _itself(about)])
-    if there is not None and there.mark == mark:
+    going = _going(query, about, parent_id, has_files=files is not None)
+    if there is not None and there.mark == going.mark:
         report.add(already=1)
         return there
     with told(report.target):
-        mlflow_id = there.mlflow_id if there is not None else _create(client, about, home, facts)
-        is_new = there is None
-        if there is not None and there.is_deleted:
-            client.restore_run(mlflow_id)
-        _send_facts(client, mlflow_id, facts, there)
-        count = points.send(client, mlflow_id, is_new=is_new)
-        sent = _send_files(client, mlflow_id, run_id, known, files, report.target)
-        problems = [
-            *points.differences(client, mlflow_id),
-            *_differences(client, mlflow_id, facts, known),
-        ]
-        if not problems:
-            client.set_tag(mlflow_id, EXPORTED, mark)
+        mlflow_id = _open(client, going, home, there)
+        _send_facts(client, mlflow_id, going.facts, there)
+        count = going.points.send(client, mlflow_id, is_new=there is None)
+        sent = _send_files(client, mlflow_id, going, files)
+        problems = list(_differences(client, mlflow_id, going))
         _end(client, mlflow_id, about)
+        if not problems:  # the mark comes last: whoever finds it looks no further
+            client.set_tag(mlflow_id, EXPORTED, going.mark)
     report.add(
-        brought=int(is_new),
-        grown=int(not is_new),
+        brought=int(there is None),
+        grown=int(there is not None),
         points=count,
-        params=len(facts.params),
-        tags=len(facts.tags),
-        inputs=len(facts.inputs),
+        params=len(going.facts.params),
+        tags=len(going.facts.tags),
+        inputs=len(going.facts.inputs),
         artifacts=len(sent),
         artifact_bytes=sum(sent.values()),
         checked=1,
         failed=int(bool(problems)),
     )
-    report.lose(run_id, [*facts.notes, *points.notes])
+    report.lose(run_id, [*going.facts.notes, *going.points.notes])
     for problem in problems[:3]:
         report.fail(f"run {run_id}: {problem}")
-    return Exported(mlflow_id, mark)
+    return Exported(mlflow_id, going.mark)
 
 
-def _itself(about: Mapping[str, Any]) -> list[Any]:
+def _going(
+    query: Query, about: Mapping[str, Any], parent_id: str | None, *, has_files: bool
+) -> _Going:
+    run_id = about["run_id"]
+    known = imported.artifacts(query, [run_id]) if has_files else {}
+    files = {
+        path: mark
+        for (_, path), mark in known.items()
+        if not path.startswith(f"{FOLDER}/")  # these go with their models
+    }
+    facts, points = _facts(query, about, parent_id), _Points(query, run_id)
     names = ("run_name", "status", "start_us", "end_us", "lifecycle_stage", "user_id")
-    return [about[name] for name in names]
+    itself = [about[name] for name in names]
+    inputs = sorted(str(each.to_dictionary()) for each in facts.inputs)
+    told_of = (facts.params, facts.tags, inputs, points.mark, sorted(files.items()), itself)
+    return _Going(about, facts, points, files, digest(told_of))
+
+
+def _open(client: Any, going: _Going, home: str, there: Exported | None) -> str:  # noqa: ANN401 - MLflow's
+    """Return MLflow's id of a run that can be written to; make it where there is none."""
+    if there is None:
+        return _create(client, going.about, home, going.facts)
+    if there.is_deleted:
+        client.restore_run(there.mlflow_id)
+    return there.mlflow_id
 
 
 def _create(client: Any, about: Mapping[str, Any], home: str, facts: _Facts) -> str:  # noqa: ANN401 - MLflow's
@@ -235,8 +252,8 @@ def _inputs(query: Query, run_id: str) -> list[Any]:
 def _send_facts(client: Any, mlflow_id: str, facts: _Facts, there: Exported | None) -> None:  # noqa: ANN401 - MLflow's
     entities = need("mlflow.entities")
     data = None if there is None or there.run is None else there.run.data
-    params = _missing(facts.params, {} if data is None else data.params)
-    tags = _missing(facts.tags, {} if data is None else data.tags)
+    params = lacking(facts.params, {} if data is None else data.params)
+    tags = lacking(facts.tags, {} if data is None else data.tags)
     for start in range(0, len(params), _OTHERS):
         some = [entities.Param(key, text) for key, text in params[start : start + _OTHERS]]
         client.log_batch(mlflow_id, params=some)
@@ -247,83 +264,66 @@ def _send_facts(client: Any, mlflow_id: str, facts: _Facts, there: Exported | No
         client.log_inputs(mlflow_id, facts.inputs)
 
 
-def _missing(wanted: Mapping[str, str], there: Mapping[str, str]) -> list[tuple[str, str]]:
+def lacking(wanted: Mapping[str, str], there: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the keys that are not there with the same text, and the texts that they are to have.
+
+    Args:
+        wanted: texts by key, as the lake has them.
+        there: as MLflow has them.
+    """
     return [(key, text) for key, text in wanted.items() if there.get(key) != text]
 
 
-def _send_files(  # noqa: PLR0917 - all of one call
+def _send_files(
     client: Any,  # noqa: ANN401 - MLflow's
     mlflow_id: str,
-    run_id: str,
-    known: Mapping[str, tuple[int, str]],
+    going: _Going,
     files: Artifacts | None,
-    target: str,
 ) -> dict[str, int]:
-    """Send the files that are not there with the same content; return them with their sizes."""
-    if files is None or not known:
-        return {}
-    there = _digests(client, mlflow_id)
-    sent = {}
-    for path, (size, sha256) in known.items():
-        if there.get(path) == (size, sha256):
-            continue
-        with tempfile.TemporaryDirectory(prefix="runlake-export-") as folder:
-            file = files.download(run_id, path, target=folder, progress=lambda _: None)
-            with told(target):
-                client.log_artifact(mlflow_id, str(file), path.rpartition("/")[0] or None)
-        sent[path] = size
-    return sent
+    def fetch(path: str, file: Path) -> None:
+        if files is not None:
+            files.download_as(going.about["run_id"], path, target=file, progress=lambda _: None)
+
+    def put(file: str, folder: str | None) -> None:
+        client.log_artifact(mlflow_id, file, folder)
+
+    return send_files(going.files, partial(_files, client, mlflow_id), fetch=fetch, put=put)
 
 
-def _digests(client: Any, mlflow_id: str) -> dict[str, tuple[int, str]]:  # noqa: ANN401 - MLflow's
-    """Return size and digest of each file that a run has there; they are read for it."""
-    found = {}
-    for each in files_at(client.get_run(mlflow_id).info.artifact_uri, client.tracking_uri):
-        with tempfile.TemporaryDirectory(prefix="runlake-export-") as folder:
-            file = each.fetch(Path(folder))
-            found[each.path] = file.stat().st_size, sha256_of(file)
-    return found
+def _files(client: Any, mlflow_id: str) -> Marks:  # noqa: ANN401 - MLflow's
+    return marks_at(client, client.get_run(mlflow_id).info.artifact_uri)
 
 
-def _differences(
-    client: Any,  # noqa: ANN401 - MLflow's
-    mlflow_id: str,
-    facts: _Facts,
-    known: Mapping[str, tuple[int, str]],
-) -> Iterator[str]:
+def _differences(client: Any, mlflow_id: str, going: _Going) -> Iterator[str]:  # noqa: ANN401 - MLflow's
+    yield from going.points.differences(client, mlflow_id)
     data = client.get_run(mlflow_id).data
     for what, wanted, there in (
-        ("param", facts.params, data.params),
-        ("tag", facts.tags, data.tags),
+        ("param", going.facts.params, data.params),
+        ("tag", going.facts.tags, data.tags),
     ):
-        for key, text in _missing(wanted, there):
+        for key, text in lacking(wanted, there):
             said = str(there.get(key))[:40]
             yield f"{what} {key!r} is {text[:40]!r} in the lake, {said!r} there."
-    if known:
-        digests = _digests(client, mlflow_id)
-        for path, mark in known.items():
-            if digests.get(path) != mark:
-                yield f"artifact {path!r} is not there as it is in the lake."
+    yield from wrong_files(going.files, partial(_files, client, mlflow_id))
 
 
 class _Points:
     """The points of one run, as MLflow can hold them."""
 
     def __init__(self, query: Query, run_id: str) -> None:
+        """Read them once, to know what goes and what MLflow does not take."""
         self._query, self._run_id = query, run_id
         self._refused: dict[str, int] = {}
-        self._tallies: dict[str, Tally] | None = None
         self._cut = 0
-        self.notes: list[Note] = []
-
-    def mark(self) -> list[Any]:
-        """Return what tells these points from others."""
-        self._tallies = joined(map(tallies, self._tables()))
-        for key, count in self._refused.items():
-            what = "metric left out: MLflow does not take such a key"
-            self.notes.append(Note(what, key[:80], count))
+        self._tallies: dict[str, Tally] = joined(map(tallies, self._tables()))
+        what = "metric left out: MLflow does not take such a key"
+        self.notes = [Note(what, key[:80], count) for key, count in self._refused.items()]
         if self._cut:
             self.notes.append(Note("times of points are cut to milliseconds", "", self._cut))
+
+    @property
+    def mark(self) -> list[Any]:
+        """What tells these points from others."""
         return sorted((key, each.count, each.checksum) for key, each in self._tallies.items())
 
     def _tables(self) -> Iterator[pa.Table]:
@@ -368,7 +368,7 @@ class _Points:
     def differences(self, client: Any, mlflow_id: str) -> Iterator[str]:  # noqa: ANN401 - MLflow's
         """Compare what is there; what MLflow is known to change is noted, the rest is wrong."""
         there = joined(map(tallies, self._there(client, mlflow_id)))
-        for key, tally in (self._tallies or {}).items():
+        for key, tally in self._tallies.items():
             other = there.get(key, Tally())
             if tally.is_same(other):
                 continue

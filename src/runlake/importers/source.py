@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-POINT_COLUMNS: Final = ("key", "step", "timestamp", "value")
 PIECE_ROWS: Final = 1 << 17
 """A source gives so many points in a piece, about; more cost memory, fewer cost time."""
 
@@ -38,7 +37,7 @@ class SourceExperiment(NamedTuple):
     """Where a run lay.
 
     Attributes:
-        name: of the experiment in the lake, made where there is none: 1 to 250 printable
+        name: of the experiment in the lake, made where there is none: 1 to 500 printable
             characters.
         source_id: how the tracker called it, where that is something else; kept as the tag
             `import.experiment_id` if it is none of the lake's own ids.

@@ -120,8 +120,12 @@ class TrackioProjects(Source):
                         source_id=_id(database, run),
                         experiment=SourceExperiment(experiment),
                         name=run.name,
-                        version=_version(database, run),
                     )
+                    try:
+                        sketch = replace(sketch, version=_version(database, run))
+                    except SourceError as error:
+                        yield histories.unreadable(sketch.source_id, sketch.experiment, error)
+                        continue
                     yield replace(sketch, read=partial(_read, database, run, sketch))
                 self._notes += database.notes()
             finally:

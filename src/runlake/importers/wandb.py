@@ -12,6 +12,7 @@ import json
 import math
 import os
 from base64 import b64encode
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -134,17 +135,14 @@ class OfflineRuns(Source):
         """Yield the runs by entity, project and id; those that are damaged last."""
         for group, parts in sorted(self._groups.items()):
             files = [file for _, file in sorted(parts)]
-            yield SourceRun(
+            sketch = SourceRun(
                 source_id="/".join(group),
                 experiment=self._home(group[1]),
-                version=(version := histories.version_of(_files_of(files))),
-                read=partial(self._read, files, version),
+                version=histories.version_of(_files_of(files)),
             )
+            yield replace(sketch, read=partial(_read, files, sketch))
         for file, why in self._damaged.items():
             yield histories.unreadable(file.name, self._home(_NO_PROJECT), why)
-
-    def _read(self, files: Sequence[Path], version: str) -> SourceRun:
-        return _OfflineRun(files).run(self._experiment, version)
 
     def _home(self, project: str) -> SourceExperiment:
         return SourceExperiment(self._experiment or project or _NO_PROJECT)
@@ -152,6 +150,10 @@ class OfflineRuns(Source):
     def notes(self) -> Iterator[Note]:
         """Return the files that held nothing."""
         yield from self._notes
+
+
+def _read(files: Sequence[Path], sketch: SourceRun) -> SourceRun:
+    return _OfflineRun(files).run(sketch)
 
 
 def _prelude(file: Path) -> WandbRun | None:
@@ -180,16 +182,15 @@ class _OfflineRun:
         self._found = histories.survey(self._history())
         self._notes: list[Note] = []
 
-    def run(self, experiment: str | None, version: str) -> SourceRun:
+    def run(self, sketch: SourceRun) -> SourceRun:
         """Return it as the importer takes it."""
         said, found = self._said, self._found
         config = {key: value for key, value in said.config.items() if key not in _OWN_KEYS}
         ends = [found.last_us, said.last_us]
         if said.start_us is not None:
             ends.append(said.start_us + said.runtime_s * 1_000_000)
-        return SourceRun(
-            source_id=f"{said.entity}/{said.project}/{said.run_id}",
-            experiment=SourceExperiment(experiment or said.project or _NO_PROJECT),
+        return replace(
+            sketch,
             name=said.name or said.run_id,
             status=said.status,
             start_us=said.start_us,
@@ -206,7 +207,6 @@ class _OfflineRun:
             artifacts=self._files,
             events=self._events,
             notes=self._all_notes,
-            version=version,
         )
 
     def _tags(self) -> dict[str, str]:

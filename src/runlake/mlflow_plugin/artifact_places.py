@@ -6,8 +6,8 @@ as well as behind a server. A place that somebody chose is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mlflow.utils.uri import append_to_uri_path, resolve_uri_if_local
@@ -15,6 +15,7 @@ from mlflow.utils.uri import append_to_uri_path, resolve_uri_if_local
 from runlake.mlflow_plugin import uris
 from runlake.mlflow_plugin.base import LakeStore
 from runlake.mlflow_plugin.serving import artifact_destination
+from runlake.query.homes import chosen_locations
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -54,11 +55,7 @@ class PlaceStore(LakeStore):
         Args:
             query: the snapshot that the runs are of.
         """
-
-        def find() -> dict[str, str]:
-            return dict(_chosen_locations(query))
-
-        chosen = query.once("artifact_locations", find)
+        chosen = query.once("chosen locations", partial(chosen_locations, query.tables))
         return lambda home, run_id: self._run_place(home, run_id, chosen.get(home))
 
     def _run_artifact_uri(self, experiment: Experiment, run_id: str) -> str:
@@ -134,11 +131,3 @@ class PlaceStore(LakeStore):
         if self._is_proxy:
             return str(append_to_uri_path(self._chosen_root, experiment_id))
         return f"{self._lake_root}/{experiment_id}"
-
-
-def _chosen_locations(query: Query) -> Iterable[tuple[str, str]]:
-    """Yield the experiments whose artifacts lie where somebody chose."""
-    root = query.tables.root_url
-    for each in query.folded.told_homes.values():
-        if each.artifact_location != f"{root}/artifacts/{each.experiment_id}":
-            yield each.experiment_id, each.artifact_location

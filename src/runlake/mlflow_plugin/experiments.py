@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mlflow.entities import Experiment, ExperimentTag, ViewType
@@ -67,6 +68,13 @@ class _Kept(NamedTuple):
 
     read_s: float
     experiment: Experiment
+
+
+class _Stored(NamedTuple):
+    """An experiment as MLflow sees it, and as the lake does: None for `0` where nothing is said."""
+
+    shown: Experiment
+    known: entities.Experiment | None
 
 
 class ExperimentStore(PlaceStore):
@@ -129,7 +137,7 @@ class ExperimentStore(PlaceStore):
         """Make an experiment and return its id.
 
         Args:
-            name: 1 to 250 printable characters.
+            name: 1 to 500 printable characters.
             artifact_location: where its artifacts lie; None: below the root that the store was
                 made with, else in the lake.
             tags: its first tags.
@@ -149,7 +157,7 @@ class ExperimentStore(PlaceStore):
             _validate_experiment_tag(tag.key, tag.value)
         if (
             name == ids.DEFAULT_EXPERIMENT_NAME
-            and self._seek_experiment(ids.DEFAULT_EXPERIMENT_ID) is None
+            and self._find_experiment(ids.DEFAULT_EXPERIMENT_ID) is None
         ):
             raise _is_taken(name)
         texts = {tag.key: tag.value for tag in tags or ()}
@@ -170,7 +178,7 @@ class ExperimentStore(PlaceStore):
         Raises:
             MlflowException: there is none.
         """
-        return self._read_experiment(experiment_id)
+        return self._look_up(experiment_id).shown
 
     @translated
     def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
@@ -182,7 +190,7 @@ class ExperimentStore(PlaceStore):
         found = experiments_of(self.lake).find_by_name(experiment_name)
         if found is None:
             is_default = experiment_name == ids.DEFAULT_EXPERIMENT_NAME
-            if is_default and self._seek_experiment(ids.DEFAULT_EXPERIMENT_ID) is None:
+            if is_default and self._find_experiment(ids.DEFAULT_EXPERIMENT_ID) is None:
                 return self._default_experiment(())
             return None
         return self._keep_experiment(self._experiment_entity(found))
@@ -197,10 +205,9 @@ class ExperimentStore(PlaceStore):
         Raises:
             MlflowException: there is none, or it is deleted already.
         """
-        experiment = self._staged_experiment(experiment_id, schema.ACTIVE)
-        self._ensure_default(experiment)
-        writable_experiments_of(self.lake).delete(experiment.experiment_id, time_us=_now_us())
-        self._forget_experiment(experiment.experiment_id)
+        found = self._staged_experiment(experiment_id, schema.ACTIVE)
+        writable_experiments_of(self.lake).delete(self._told(found), time_us=_now_us())
+        self._forget_experiment(found.shown.experiment_id)
 
     @translated
     def restore_experiment(self, experiment_id: str) -> None:
@@ -212,15 +219,13 @@ class ExperimentStore(PlaceStore):
         Raises:
             MlflowException: there is no deleted one.
         """
-        experiment = self._staged_experiment(experiment_id, schema.DELETED)
-        home = experiment.experiment_id
+        found = self._staged_experiment(experiment_id, schema.DELETED)
+        home, name = found.shown.experiment_id, found.shown.name
         hidden = ask(self.lake, lambda query: _deleted_runs(query, home))
         if hidden:
             rows: list[Row] = [(run_id, schema.RESTORE, "", None, None) for run_id in hidden]
-            rows_of(self.lake, hidden[0], experiment_id=home, experiment_name=experiment.name).log(
-                rows
-            )
-        writable_experiments_of(self.lake).restore(home, time_us=_now_us())
+            rows_of(self.lake, hidden[0], experiment_id=home, experiment_name=name).log(rows)
+        writable_experiments_of(self.lake).restore(self._told(found), time_us=_now_us())
         self._forget_experiment(home)
 
     @translated
@@ -229,23 +234,21 @@ class ExperimentStore(PlaceStore):
 
         Args:
             experiment_id: the experiment.
-            new_name: 1 to 250 printable characters.
+            new_name: 1 to 500 printable characters.
 
         Raises:
             MlflowException: there is none, it is deleted, or the name is taken.
         """
         _validate_experiment_name(new_name)
-        experiment = self._read_experiment(experiment_id)
-        if experiment.lifecycle_stage != schema.ACTIVE:
+        found = self._look_up(experiment_id)
+        if found.shown.lifecycle_stage != schema.ACTIVE:
             raise MlflowException("Cannot rename a non-active experiment.", INVALID_STATE)
-        self._ensure_default(experiment)
+        experiments = writable_experiments_of(self.lake)
         try:
-            writable_experiments_of(self.lake).rename(
-                experiment.experiment_id, new_name, time_us=_now_us()
-            )
+            experiments.rename(self._told(found), new_name, time_us=_now_us())
         except AlreadyExistsError as error:
             raise _is_taken(new_name) from error
-        self._forget_experiment(experiment.experiment_id)
+        self._forget_experiment(found.shown.experiment_id)
 
     @translated
     def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
@@ -259,10 +262,10 @@ class ExperimentStore(PlaceStore):
             MlflowException: there is no such active experiment, or the tag is wrong.
         """
         _validate_experiment_tag(tag.key, tag.value)
-        experiment = self._active_experiment(experiment_id)
-        self._ensure_default(experiment)
-        self.lake.set_experiment_tags(experiment.experiment_id, {tag.key: tag.value})
-        self._forget_experiment(experiment.experiment_id)
+        found = self._look_up(experiment_id)
+        _check_active(found.shown)
+        writable_experiments_of(self.lake).set_tags(self._told(found), {tag.key: tag.value})
+        self._forget_experiment(found.shown.experiment_id)
 
     @translated
     def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
@@ -275,20 +278,20 @@ class ExperimentStore(PlaceStore):
         Raises:
             MlflowException: there is no such active experiment, or it has no such tag.
         """
-        experiment = self._read_experiment(experiment_id)
-        _check_active(experiment)
-        if key not in experiment.tags:
+        found = self._look_up(experiment_id)
+        _check_active(found.shown)
+        if key not in found.shown.tags:
             message = f"No tag with name: {key} in experiment with id {experiment_id}"
             raise MlflowException(message, RESOURCE_DOES_NOT_EXIST)
-        writable_experiments_of(self.lake).untag(experiment.experiment_id, key)
-        self._forget_experiment(experiment.experiment_id)
+        writable_experiments_of(self.lake).untag(self._told(found), key)
+        self._forget_experiment(found.shown.experiment_id)
 
     @translated
     def _hard_delete_experiment(self, experiment_id: str) -> None:
         """Take every byte of a deleted experiment and its runs out of the lake, for `mlflow gc`."""
-        experiment = self._staged_experiment(experiment_id, schema.DELETED)
-        self.lake.maintain.purge(experiment=experiment.experiment_id)
-        self._forget_experiment(experiment.experiment_id)
+        home = self._staged_experiment(experiment_id, schema.DELETED).shown.experiment_id
+        self.lake.maintain.purge(experiment=home)
+        self._forget_experiment(home)
 
     # For the other parts of the store.
 
@@ -323,7 +326,7 @@ class ExperimentStore(PlaceStore):
             kept = self._kept_experiments.get(name)
         if kept is not None and clock.monotonic_s() - kept.read_s < _TRUSTED_S:
             return kept.experiment
-        return self._read_experiment(name)
+        return self._look_up(name).shown
 
     def _active_experiment(self, experiment_id: str) -> Experiment:
         """Return an experiment as `_experiment` does.
@@ -378,49 +381,49 @@ class ExperimentStore(PlaceStore):
             listed.append(self._default_experiment(listed))
         return listed
 
-    def _seek_experiment(self, experiment_id: str) -> Experiment | None:
-        """Return an experiment as the store has it now."""
+    def _find_experiment(self, experiment_id: str) -> entities.Experiment | None:
+        """Return what the lake has of an experiment now."""
         found = experiments_of(self.lake).find(experiment_id)
-        if found is None:
-            return None
-        self._is_settled |= experiment_id == ids.DEFAULT_EXPERIMENT_ID
-        return self._keep_experiment(self._experiment_entity(found))
+        self._is_settled |= found is not None and experiment_id == ids.DEFAULT_EXPERIMENT_ID
+        return found
 
-    def _read_experiment(self, experiment_id: str) -> Experiment:
-        """Return an experiment as the store has it now.
+    def _look_up(self, experiment_id: str) -> _Stored:
+        """Return an experiment as it is now.
 
         Raises:
             MlflowException: there is none.
         """
         name = _id_text(experiment_id)
-        found = self._seek_experiment(name)
-        if found is None and name == ids.DEFAULT_EXPERIMENT_ID:
-            found = self._default_experiment(())
-        if found is None:
-            raise _is_missing(name)
-        return found
+        known = self._find_experiment(name)
+        if known is not None:
+            return _Stored(self._keep_experiment(self._experiment_entity(known)), known)
+        if name == ids.DEFAULT_EXPERIMENT_ID:
+            return _Stored(self._default_experiment(()), None)
+        raise _is_missing(name)
 
-    def _staged_experiment(self, experiment_id: str, stage: str) -> Experiment:
+    def _staged_experiment(self, experiment_id: str, stage: str) -> _Stored:
         """Return an experiment that is active, or deleted."""
-        found = self._read_experiment(experiment_id)
-        if found.lifecycle_stage != stage:
-            raise _is_missing(found.experiment_id)
+        found = self._look_up(experiment_id)
+        if found.shown.lifecycle_stage != stage:
+            raise _is_missing(found.shown.experiment_id)
         return found
 
-    def _ensure_default(self, experiment: Experiment) -> None:
-        """Let the experiment `0` be known to the lake before something is said of it."""
-        is_default = experiment.experiment_id == ids.DEFAULT_EXPERIMENT_ID
-        if is_default and experiments_of(self.lake).find(ids.DEFAULT_EXPERIMENT_ID) is None:
-            try:
-                shown = self._default_experiment(self._all_experiments())
-                writable_experiments_of(self.lake).create(
-                    ids.DEFAULT_EXPERIMENT_NAME,
-                    self._new_place,
-                    tags=None,
-                    time_us=shown.creation_time * 1000,
-                )
-            except AlreadyExistsError:  # another process was first
-                return
+    def _told(self, found: _Stored) -> entities.Experiment | str:
+        """Return an experiment that something is to be said of; the lake has to know of it."""
+        return found.known or self._make_default()
+
+    def _make_default(self) -> str:
+        """Let the lake know of the experiment `0`; return that id."""
+        shown = self._default_experiment(self._all_experiments())
+        # Another process may be first.
+        with suppress(AlreadyExistsError):
+            writable_experiments_of(self.lake).create(
+                ids.DEFAULT_EXPERIMENT_NAME,
+                self._new_place,
+                tags=None,
+                time_us=shown.creation_time * 1000,
+            )
+        return ids.DEFAULT_EXPERIMENT_ID
 
     def _settle_place(self, experiment: Experiment) -> Experiment:
         """Let it be known for good how old it is and where artifacts lie, before the first ones.
@@ -432,11 +435,13 @@ class ExperimentStore(PlaceStore):
             The experiment as it is then.
         """
         home = experiment.experiment_id
-        if home == ids.DEFAULT_EXPERIMENT_ID and not self._is_settled:
-            self._ensure_default(experiment)
-            self._is_settled = True
-            return self._keep_experiment(self._read_experiment(home))
-        return experiment
+        if home != ids.DEFAULT_EXPERIMENT_ID or self._is_settled:
+            return experiment
+        found = self._look_up(home)
+        if found.known is None:
+            found = self._look_up(self._make_default())
+        self._is_settled = True
+        return found.shown
 
     def _keep_experiment(self, experiment: Experiment) -> Experiment:
         with self._experiments_lock:

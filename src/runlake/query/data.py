@@ -37,8 +37,7 @@ HELD_KINDS: Final = ("metrics", "params", "tags")
 
 def read_runs(query: Query) -> pa.Table:
     """Return the columns `RUN_COLUMNS` of all runs, by place."""
-    statement = f"SELECT {', '.join(RUN_COLUMNS)} FROM inside.run_facts ORDER BY rowid"
-    return query.once("runs", lambda: query.read(statement, needs=("run_facts",)))
+    return query.folded.run_facts.select(list(RUN_COLUMNS))
 
 
 class Cells(NamedTuple):

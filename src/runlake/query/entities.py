@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from runlake._lazy import lazy
 from runlake.errors import NotFoundError
 from runlake.query.data import read_data
+from runlake.query.homes import fold_homes
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
@@ -203,9 +204,9 @@ def get_experiment_by_name(query: Query, name: str) -> Experiment:
 
 
 def find_experiment(query: Query, experiment_id: str) -> Experiment | None:
-    """Return one experiment, None where the snapshot holds none; DuckDB is not asked."""
-    home = query.folded.home(experiment_id)
-    return None if home is None else _experiment(home)
+    """Return one experiment, None where the snapshot holds none; no other is folded for it."""
+    found = fold_homes(query.tables, query.folded.births, only=experiment_id)
+    return _experiment(found[experiment_id]) if found else None
 
 
 def find_experiment_by_name(query: Query, name: str) -> Experiment | None:

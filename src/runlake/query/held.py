@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import Coded
+from runlake.storage.standing import Coded, occurs_once, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -226,6 +226,7 @@ class Holding:
         *,
         reads: Callable[[str], Sequence[str]],
         run_ids: Callable[[], pa.StringArray],
+        places_of: Callable[[StateRows], NDArray[np.int32]],
     ) -> None:
         """Fold nothing yet.
 
@@ -235,8 +236,11 @@ class Holding:
                 returns what stands of them.
             reads: given a column of values, returns the columns of `rows` that it takes.
             run_ids: returns all runs, by place.
+            places_of: given rows, returns the place of each run of theirs, in the order of
+                `coded("run_id")`; -1 where no fact names it.
         """
         self._rows, self._fold, self._reads, self._run_ids = rows, fold, reads, run_ids
+        self._places_of = places_of
         self._has_shown = False
         self._of_key: dict[str, StateRows] = {}
         self._lock = threading.RLock()
@@ -312,10 +316,6 @@ class Holding:
         """The place of each run of the rows, -1 where no fact names it."""
         return self._places_of(self._rows)
 
-    def _places_of(self, rows: StateRows) -> NDArray[np.int32]:
-        known: Any = pc.index_in(rows.coded("run_id").values, value_set=self._run_ids())
-        return np.where(arrays.is_valid(known), arrays.values(known), -1).astype(np.int32)
-
     @cached_property
     def _ranks(self) -> NDArray[np.int64]:
         return self._rows.coded("key").ranks()
@@ -334,6 +334,24 @@ class Holding:
         """The stretches in the order of places, and where each place begins."""
         codes = self._rows.coded("run_id").codes[self._stretches[0]]
         return by_place(self._run_places[codes], self._run_ids_count)
+
+
+def chosen(said: Selected, groups: NDArray[np.int64], *, latest: bool) -> NDArray[np.int64] | None:
+    """Choose one fact of each group by (clock, writer, seq).
+
+    Args:
+        said: the facts.
+        groups: shape (n,), the group of each.
+        latest: the latest stands, else the earliest.
+
+    Returns:
+        Those that stand, rising; None where each group has one only.
+    """
+    if occurs_once(groups).all():
+        return None
+    writers = said.texts("writer")
+    clocks, seqs = (arrays.values(said.column(name)) for name in ("clock", "seq"))
+    return standing(groups, [clocks, writers.ranks()[writers.codes], seqs], latest=latest)
 
 
 def by_place(

@@ -21,7 +21,7 @@ from runlake._lazy import lazy
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -34,6 +34,7 @@ else:
     pc = lazy("pyarrow.compute")
 
 _Order: TypeAlias = tuple[int, str, int]  # clock, writer, seq
+_NO_TIME_US: Final = 2.0**63
 _FIRST: Final[_Order] = (-(2**63), "", -1)
 _CHANGES: Final = (schema.EXPERIMENT_DELETE, schema.EXPERIMENT_RESTORE)
 _UPDATES: Final = (*_CHANGES, schema.EXPERIMENT_RENAME)
@@ -91,7 +92,9 @@ class _Said:
     ) -> None:
         self.told_us = max(self.told_us, order[0])
         if kind in _UPDATES and order > self._changed:
-            self._changed, self.changed_us = order, order[0] if num is None else int(num)
+            self._changed, self.changed_us = order, order[0]
+            if num is not None and abs(num) < _NO_TIME_US:  # nor is it NaN
+                self.changed_us = int(num)
         if kind == schema.EXPERIMENT_CREATE:
             self._create(order, key, text)
         elif kind == schema.EXPERIMENT_TAG:
@@ -137,18 +140,12 @@ def fold_homes(
         births: the earliest clock of each experiment that has runs: `experiment_id`, `clock`.
         only: the id of the one that is wanted; None for all.
     """
-    said: dict[str, _Said] = {}
-    rows = tables.lake_events
-    if only is not None:
-        rows = rows.filter(pc.equal(rows["run_id"], pa.scalar(only)))
-    for experiment_id, order, kind, key, num, text in _events(rows):
-        said.setdefault(experiment_id, _Said()).take(order, kind, key, num=num, text=text)
-    seen = _seen(tables)
+    said, seen = _told(_rows_of(tables.lake_events, "run_id", only)), _seen(tables, only)
     columns: Any = (births[name].to_pylist() for name in ("experiment_id", "clock"))
     born: dict[str, int] = dict(zip(*columns, strict=True))
     return {
         each: _home(
-            f"{tables.root_url}/artifacts/{each}",
+            _own_location(tables, each),
             each,
             said=said.get(each),
             seen=seen.get(each),
@@ -157,6 +154,23 @@ def fold_homes(
         for each in sorted({*said, *seen, *born})
         if only in {None, each}
     }
+
+
+def chosen_locations(tables: SnapshotTables) -> dict[str, str]:
+    """Return where artifacts lie of experiments for which somebody chose a place outside the lake.
+
+    Args:
+        tables: the snapshot; nothing is folded of its runs.
+
+    Returns:
+        Locations by experiment id.
+    """
+    found = {}
+    for each, said in _told(tables.lake_events).items():
+        given = said.claim.get("artifact_location")
+        if given is not None and str(given) != _own_location(tables, each):
+            found[each] = str(given)
+    return found
 
 
 def homes_table(homes: Mapping[str, Home]) -> pa.Table:
@@ -198,22 +212,39 @@ def _maps(texts: Sequence[Mapping[str, str]]) -> pa.Array[Any]:
     return found
 
 
-def _events(rows: pa.Table) -> Iterator[tuple[str, _Order, str, str, float | None, str | None]]:
+def _own_location(tables: SnapshotTables, experiment_id: str) -> str:
+    """Return where the artifacts of an experiment lie if nobody chose a place."""
+    return f"{tables.root_url}/artifacts/{experiment_id}"
+
+
+def _rows_of(rows: pa.Table, column: str, experiment_id: str | None) -> pa.Table:
+    """Return the rows of one experiment; None: all rows."""
+    if experiment_id is None:
+        return rows
+    return rows.filter(pc.equal(rows[column], arrays.text(experiment_id)))
+
+
+def _told(rows: pa.Table) -> dict[str, _Said]:
+    """Return what events say of each experiment."""
     rows = rows.filter(pc.starts_with(rows["kind"], "experiment_"))
     columns = (
         rows[name].to_pylist()
         for name in ("run_id", "clock", "writer", "seq", "kind", "key", "num", "str")
     )
+    found: dict[str, _Said] = {}
     for experiment_id, clock, writer, seq, kind, key, num, text in zip(*columns, strict=True):
-        yield experiment_id, (clock, writer, seq), kind, key, num, text
+        said = found.setdefault(experiment_id, _Said())
+        said.take((clock, writer, seq), kind, key, num=num, text=text)
+    return found
 
 
-def _seen(tables: SnapshotTables) -> dict[str, str | None]:
-    """Return what the newest writer of each partition calls it."""
+def _seen(tables: SnapshotTables, only: str | None) -> dict[str, str | None]:
+    """Return what the newest writer of each partition, or only of one, calls it."""
     names = ("experiment_id", "object_time_us", "writer", "experiment_name")
     hidden = {schema.RESERVED_PARTITION, *tables.purged}
     found: dict[str, tuple[int, str, str | None]] = {}
-    columns: Any = (tables.writers[name].to_pylist() for name in names)
+    rows = _rows_of(tables.writers, "experiment_id", only)
+    columns: Any = (rows[name].to_pylist() for name in names)
     for experiment_id, time_us, writer, name in zip(*columns, strict=True):
         if experiment_id in hidden:
             continue

@@ -20,7 +20,7 @@ from runlake.query.formats import SUFFIXES, form_of, write
 from runlake.query.listing import describe_run
 from runlake.query.outlet import Outlet
 from runlake.query.views import VIEWS
-from runlake.storage import layout
+from runlake.storage import layout, links
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -238,11 +238,13 @@ def _put_table(
 
 
 def _copy_artifacts(lake: Filesystem, folder: Path, *, prefix: str, runs: Collection[str]) -> None:
-    """Copy the files below a prefix that belong to these runs."""
-    for entry in lake.list(prefix):
-        _, _, run_id, _ = entry.key.split("/", 3)
-        if run_id in runs:
-            lake.download(entry.key, folder / "artifacts" / entry.key.removeprefix(prefix))
+    """Copy the files below a prefix that belong to these runs; what links put there does not."""
+    places = ((entry.key, entry.key.split("/", 3)) for entry in lake.list(prefix))
+    keys = [key for key, (_, _, run_id, _) in places if run_id in runs]
+    out = set(links.led_out(lake, keys))
+    for key in keys:
+        if key not in out:
+            lake.download(key, folder / "artifacts" / key.removeprefix(prefix))
 
 
 def _readme(query: Query, counts: dict[str, int], *, form: Form, has_artifacts: bool) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Changing(Trail):
     """What all changes of the registry have in common. Threads may share it."""
 
+    _book: book.Book
+
     def _read(self, name: str) -> tuple[Registered, registered.Model]:
         """Return what stands now, and one model; a claim without a trace gets one."""
         try:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runlake.query.engine import Query
     from runlake.query.entities import RunRecord
     from runlake.query.registered import Registered
-    from runlake.registry.book import Book
+    from runlake.registry.standing import Standing
     from runlake.settings import Settings
 else:
     model_search = lazy("runlake.query.model_search")
@@ -76,10 +76,11 @@ class Reading:
     """The reading half of the registry. Threads may share it.
 
     What names one model or version is answered from the reserved partition as the store holds
-    it at the call; searches come from the lake's snapshot, as SQL does.
+    it at the call; searches come from the lake's snapshot, as SQL does. Of a pinned lake all
+    comes from its snapshot.
     """
 
-    def __init__(self, house: House, book: Book) -> None:
+    def __init__(self, house: House, book: Standing) -> None:
         """Read nothing yet.
 
         Args:

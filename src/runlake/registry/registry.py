@@ -60,7 +60,7 @@ class Registry(Changing):
         """Make a model.
 
         Args:
-            name: 1 to 250 printable characters without `/` and `:`.
+            name: 1 to 500 printable characters without `/` and `:`.
             tags: its first tags.
             description: what it is.
             creation_time: when it was made, if not now, as of a model that comes from another

@@ -10,22 +10,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.errors import FormatError
-from runlake.storage import segments, tables
+from runlake.storage import arrays, segments, tables
+from runlake.storage.filed import are_among
 from runlake.storage.state import fact_schema, summary_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from runlake.storage.segments import Header
     from runlake.storage.snapshot import LiveSegment
 else:
+    np = lazy("numpy")
     pa = lazy("pyarrow")
 
 # So many segments tell how long the footers of the others will be.
@@ -188,3 +192,44 @@ def _fitting(table: pa.Table, wanted: pa.Schema, key: str) -> pa.Table:
     except (KeyError, pa.ArrowException) as error:
         message = f"{key}: the state in the footer has other columns: {error}"
         raise FormatError(message) from error
+
+
+def stacked(
+    parts: Sequence[tuple[LiveSegment, pa.Table]], wanted: pa.Schema, purged: frozenset[str]
+) -> tuple[pa.Table, list[int]]:
+    """Put what many segments say one below the other.
+
+    Args:
+        parts: the segments, each with a table of what its footer says.
+        wanted: the columns of the whole, writer and experiment first.
+        purged: runs that are left out.
+
+    Returns:
+        All rows but those of purged runs; and how many of them are of each segment.
+    """
+    if not parts:
+        return pa.Table.from_batches([], wanted), []
+    counts = [table.num_rows for _, table in parts]
+    body = pa.concat_tables([table for _, table in parts])
+    owner = np.repeat(np.arange(len(parts)), counts)
+    names = [segment.name for segment, _ in parts]
+    columns: list[Any] = [
+        _owned([name.writer for name in names], owner),
+        _owned([name.experiment_id for name in names], owner),
+        *body.columns,
+    ]
+    table = pa.Table.from_arrays(columns, schema=wanted)
+    if purged:
+        keep = ~are_among(table["run_id"], arrays.strings(sorted(purged)))
+        if not keep.all():
+            counts = np.bincount(owner[keep], minlength=len(counts)).tolist()
+            table = table.filter(arrays.flags(keep))
+    return table, counts
+
+
+def _owned(texts: Sequence[str], owner: NDArray[np.int64]) -> pa.DictionaryArray[Any, Any]:
+    """Return for each row the text of the segment that it came from."""
+    values = list(dict.fromkeys(texts))
+    places = {text: place for place, text in enumerate(values)}
+    codes = np.array([places[text] for text in texts], np.int32)[owner]
+    return pa.DictionaryArray.from_arrays(arrays.numbers(codes), arrays.strings(values))

@@ -12,13 +12,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
-from io import BytesIO
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from io import BytesIO
+    from mmap import mmap
 
     from runlake.storage.source import Source
+
+Part = TypeVar("Part", bound="BytesIO | mmap")
 
 ONE_BODY_BYTES: Final = 16 << 20
 """A file up to this size goes in one request."""
@@ -79,7 +82,7 @@ class Budget:
         return not self._lent_bytes or self._lent_bytes + count <= self._size_bytes
 
 
-class Large(ABC):
+class Large(ABC, Generic[Part]):
     """How one store takes a large object; one for each try."""
 
     is_in_order = False
@@ -94,7 +97,11 @@ class Large(ABC):
         """
 
     @abstractmethod
-    def has(self, number: int, data: BytesIO, mark: str) -> bool:
+    def hold(self, source: Source, count: int) -> Part:
+        """Take the next bytes of the file into memory; called in a helper thread."""
+
+    @abstractmethod
+    def has(self, number: int, data: Part, mark: str) -> bool:
         """Tell whether the store has a part already; called in a helper thread.
 
         Args:
@@ -104,16 +111,19 @@ class Large(ABC):
         """
 
     @abstractmethod
-    async def send(self, number: int, data: BytesIO, mark: str) -> None:
+    async def send(self, number: int, data: Part, mark: str) -> None:
         """Send a part, from its beginning; again if it fails."""
 
     @abstractmethod
     async def end(self) -> None:
         """Let the object appear."""
 
+    def close(self) -> None:
+        """Let go of what this host keeps of the upload, ended or not."""
+
 
 async def send_all(
-    large: Large,
+    large: Large[Any],
     source: Source,
     *,
     budget: Budget,
@@ -140,7 +150,7 @@ async def send_all(
     wait_s = None if large.is_in_order else 0
     under_way: set[asyncio.Task[None]] = set()
 
-    async def settle(number: int, data: BytesIO, count: int, mark: str) -> None:
+    async def settle(number: int, data: BytesIO | mmap, count: int, mark: str) -> None:
         try:
             is_there = await loop.run_in_executor(None, large.has, number, data, mark)
             if not is_there:
@@ -151,9 +161,8 @@ async def send_all(
                 data.close()
         source.watch.arrived(count, was_there=is_there)
 
-    def take(count: int) -> tuple[BytesIO, str]:
-        # The clients write into what they send from; nobody else may hold it, or there are two.
-        data = BytesIO(source.read(count))
+    def take(count: int) -> tuple[BytesIO | mmap, str]:
+        data: BytesIO | mmap = large.hold(source, count)
         if count == left:  # all is read, and some stores end with the last part
             source.finish()
         return data, source.watch.sha256

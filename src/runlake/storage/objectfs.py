@@ -118,6 +118,7 @@ class ObjectFilesystem(Filesystem):
         self.bucket = place.bucket
         self.parallel = max(1, settings.parallel_requests)
         self._timeout_s = settings.request_timeout_s
+        self._settings = settings
         self._options = dict(options)
         self._base = f"{place.prefix}/" if place.prefix else ""
         self._clock: tuple[int, float] | None = None
@@ -137,7 +138,7 @@ class ObjectFilesystem(Filesystem):
         """Delete objects below the bucket in as few requests as the store needs."""
 
     @abstractmethod
-    def _large(self, path: str, size: int) -> large.Large:
+    def _large(self, path: str, size: int) -> large.Large[Any]:
         """Return how a large object of `size` bytes is sent to a path."""
 
     @abstractmethod
@@ -357,20 +358,25 @@ class ObjectFilesystem(Filesystem):
         source.watch.arrived(size)
 
     async def _upload_large(self, key: str, source: Source) -> None:
-        def ask(call: Callable[[], Awaitable[None]], size: int) -> Awaitable[None]:
-            return self._ask("upload to", key, call, size)
-
-        budget = self._client().budget
         try:
-            way = self._large(self._path(key), source.size_bytes)
-            await large.send_all(way, source, budget=budget, ask=ask, anew=False)
+            await self._send_parts(key, source, anew=False)
         except StorageError as error:
             if not retry.is_upload_lost(error):
                 raise
             # Another upload of this key has ended meanwhile, and took the parts with it.
             source.rewind()
-            way = self._large(self._path(key), source.size_bytes)
-            await large.send_all(way, source, budget=budget, ask=ask, anew=True)
+            await self._send_parts(key, source, anew=True)
+
+    async def _send_parts(self, key: str, source: Source, *, anew: bool) -> None:
+        def ask(call: Callable[[], Awaitable[None]], size: int) -> Awaitable[None]:
+            return self._ask("upload to", key, call, size)
+
+        way = self._large(self._path(key), source.size_bytes)
+        try:
+            budget = self._client().budget
+            await large.send_all(way, source, budget=budget, ask=ask, anew=anew)
+        finally:
+            way.close()
 
     async def _send(self, path: str, data: bytes) -> None:
         """Write an object in one request."""

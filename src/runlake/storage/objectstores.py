@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import mimetypes
 from contextlib import suppress
@@ -17,14 +18,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 from runlake._lazy import need
 from runlake.errors import StorageError
+from runlake.settings import state_root
 from runlake.storage import retry
 from runlake.storage.filesystem import Entry, Leftover, Leftovers
-from runlake.storage.large import Large, part_bytes
+from runlake.storage.large import Large
 from runlake.storage.objectfs import ObjectFilesystem, Page, Place
+from runlake.storage.objectsession import GcsLarge
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Iterable, Sequence
+
+    from runlake.storage.source import Source
 
 __all__ = ["AzureFilesystem", "GcsFilesystem", "Place", "S3Filesystem"]
 
@@ -110,7 +114,7 @@ class S3Filesystem(ObjectFilesystem):
         with suppress(FileNotFoundError):
             await self._ask("delete", leftover.key, abort)
 
-    def _large(self, path: str, size: int) -> Large:
+    def _large(self, path: str, size: int) -> Large[Any]:
         del size
         return _S3Large(self, path.removeprefix(f"{self.bucket}/"))
 
@@ -126,7 +130,7 @@ class S3Filesystem(ObjectFilesystem):
 
 
 @final
-class _S3Large(Large):
+class _S3Large(Large[io.BytesIO]):
     """A multipart upload; the newest that has not ended is gone on with."""
 
     def __init__(self, fs: S3Filesystem, key: str) -> None:
@@ -159,6 +163,10 @@ class _S3Large(Large):
             raise
         self._upload["UploadId"] = newest
         return True
+
+    def hold(self, source: Source, count: int) -> io.BytesIO:
+        # The client writes into what it sends from; nobody else may hold it, or there are two.
+        return io.BytesIO(source.read(count))
 
     def has(self, number: int, data: io.BytesIO, mark: str) -> bool:
         del mark
@@ -242,8 +250,19 @@ class GcsFilesystem(ObjectFilesystem):
     async def _remove(self, keys: Sequence[str]) -> None:
         await self.store._rm_file(f"{self.bucket}/{keys[0]}")
 
-    def _large(self, path: str, size: int) -> Large:
-        return _GcsLarge(self, path.removeprefix(f"{self.bucket}/"), size)
+    def _large(self, path: str, size: int) -> Large[Any]:
+        key = path.removeprefix(f"{self.bucket}/")
+        return GcsLarge(self, key, size, state_root(self._settings) / "uploads")
+
+    async def begin_upload(self, key: str, kind: str) -> Any:  # noqa: ANN401 - gcsfs has no types
+        """Begin a resumable upload; return its address, or what appends to a zonal bucket."""
+        gcs = need("gcsfs", extra="gcs").core
+        return await gcs.initiate_upload(self.store, self.bucket, key, kind)
+
+    async def append(self, writer: Any, part: memoryview, start: int, size: int) -> None:  # noqa: ANN401 - as above
+        """Send a part of an object of `size` bytes to a zonal bucket."""
+        gcs = need("gcsfs", extra="gcs").core
+        await gcs.upload_chunk(self.store, writer, part, start, size, None)
 
     def _type_option(self, kind: str) -> dict[str, Any]:
         return {"content_type": kind}
@@ -254,39 +273,6 @@ class GcsFilesystem(ObjectFilesystem):
             await self.store._get_file_request(path, file)
         else:
             await super()._fetch(path, file, size)
-
-
-@final
-class _GcsLarge(Large):
-    """A resumable upload. Only who began it knows its address, so the next one begins anew."""
-
-    is_in_order = True
-
-    def __init__(self, fs: GcsFilesystem, key: str, size: int) -> None:
-        self._fs, self._key, self._size, self._address = fs, key, size, ""
-        self._kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
-
-    async def begin(self, *, anew: bool) -> None:
-        del anew
-        gcs = need("gcsfs", extra="gcs").core
-        self._address = await gcs.initiate_upload(
-            self._fs.store, self._fs.bucket, self._key, self._kind
-        )
-
-    def has(self, number: int, data: io.BytesIO, mark: str) -> bool:
-        del number, data, mark
-        return False
-
-    async def send(self, number: int, data: io.BytesIO, mark: str) -> None:
-        del mark
-        size = self._size
-        start = (number - 1) * part_bytes(size, is_in_order=True)
-        gcs = need("gcsfs", extra="gcs").core
-        part = data.getbuffer()
-        await gcs.upload_chunk(self._fs.store, self._address, part, start, size, self._kind)
-
-    async def end(self) -> None:
-        """Do nothing: the last part has ended it."""
 
 
 @final
@@ -329,7 +315,7 @@ class AzureFilesystem(ObjectFilesystem):
     async def _remove(self, keys: Sequence[str]) -> None:
         await self.store._rm_file(f"{self.bucket}/{keys[0]}")
 
-    def _large(self, path: str, size: int) -> Large:
+    def _large(self, path: str, size: int) -> Large[Any]:
         del size
         return _AzureLarge(self, path.removeprefix(f"{self.bucket}/"))
 
@@ -351,7 +337,7 @@ class AzureFilesystem(ObjectFilesystem):
 
 
 @final
-class _AzureLarge(Large):
+class _AzureLarge(Large[io.BytesIO]):
     """Blocks under names that say what is in them; Azure forgets them after a week."""
 
     def __init__(self, fs: AzureFilesystem, key: str) -> None:
@@ -367,6 +353,9 @@ class _AzureLarge(Large):
         with suppress(missing):
             _, waiting = await self._blob.get_block_list("uncommitted")
             self._there = {block.id for block in waiting}
+
+    def hold(self, source: Source, count: int) -> io.BytesIO:
+        return io.BytesIO(source.read(count))
 
     def has(self, number: int, data: io.BytesIO, mark: str) -> bool:
         del data

@@ -155,7 +155,7 @@ class PointFiles:
         if self._index is None or self._index[0] is not summaries:
             self._index = (
                 summaries,
-                PointIndex(summaries, [summaries.compacted_rows, *self._counts]),
+                PointIndex(summaries, [summaries.filed.num_rows, *self._counts]),
             )
         index = self._index[1]
         rows = index.rows(run_ids, keys)

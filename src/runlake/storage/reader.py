@@ -18,21 +18,21 @@ from runlake._lazy import lazy
 from runlake.errors import FormatError, NewerFormatError, RunlakeWarning
 from runlake.storage import arrays, ranges, rowobject, tables
 from runlake.storage.compacted import CompactedState, read_state
-from runlake.storage.footers import Part, first_asks, is_reserved, parse_all, reach_of
+from runlake.storage.filed import Filed
+from runlake.storage.footers import Part, first_asks, is_reserved, parse_all, reach_of, stacked
 from runlake.storage.points import PointFiles, batches, expired
 from runlake.storage.standing import coded, standing
-from runlake.storage.states import StateRows, are_among
+from runlake.storage.states import StateRows
 from runlake.storage.table_files import EVENTS, FACTS, SUMMARIES, TABLES, WRITERS
 from runlake.storage.tables import Problem, SnapshotTables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
-    from numpy.typing import NDArray
 
     from runlake.storage.cache import Cache
     from runlake.storage.filesystem import Filesystem, Range
@@ -72,6 +72,7 @@ class Reader:
         self._stale_s = stale_s
         self._parts: dict[str, Part | Problem] = {}
         self._states: dict[str, pa.Table | CompactedState | Problem] = {}
+        self._filed: dict[str, tuple[Any, Filed]] = {}
         self._latest: tuple[Snapshot, SnapshotTables] | None = None
         self._lock = threading.Lock()
 
@@ -285,18 +286,17 @@ class Reader:
             else:
                 whole.setdefault(of.table, []).append(state)
         purged = snapshot.manifest.purged
-        facts, _ = _stack(
+        facts, _ = stacked(
             [(segment, part.facts) for segment, part in runs], tables.facts_schema(), purged
         )
-        live, counts = _stack(
+        live, counts = stacked(
             [(segment, part.summaries) for segment, part in runs],
             tables.summaries_schema(),
             purged,
         )
-        summaries = StateRows(live, files.get(SUMMARIES.name, []), hidden=purged)
         return SnapshotTables(
-            facts=StateRows(facts, files.get(FACTS.name, []), hidden=purged),
-            summaries=summaries,
+            facts=StateRows(facts, self._filed_of(FACTS.name, files, snapshot)),
+            summaries=StateRows(live, self._filed_of(SUMMARIES.name, files, snapshot)),
             writers=_writers(whole.get(WRITERS.name, []), runs),
             lake_events=_lake_events(whole.get(EVENTS.name, []), reserved, purged),
             points=PointFiles(
@@ -312,6 +312,18 @@ class Reader:
             problems=tuple(problems),
             purged=tuple(sorted(purged)),
         )
+
+    def _filed_of(
+        self, table: str, files: Mapping[str, Sequence[CompactedState]], snapshot: Snapshot
+    ) -> Filed:
+        """Return the rows of compacted files: the same object until other files or runs count."""
+        wanted = files.get(table, ()), snapshot.manifest.purged
+        known = self._filed.get(table)
+        if known is None or known[0] != wanted:
+            schema_ = tables.facts_schema() if table == FACTS.name else tables.summaries_schema()
+            known = wanted, Filed(schema_, wanted[0], hidden=wanted[1])
+            self._filed[table] = known
+        return known[1]
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Drop from memory what the experiments of a snapshot no longer hold."""
@@ -343,42 +355,6 @@ def _later(known: SnapshotTables, now_us: int) -> SnapshotTables:
     if ((times >= known.now_us - stale_us) == (times >= now_us - stale_us)).all():
         return known
     return replace(known, now_us=now_us)
-
-
-def _stack(
-    parts: Sequence[tuple[LiveSegment, pa.Table]], wanted: pa.Schema, purged: frozenset[str]
-) -> tuple[pa.Table, list[int]]:
-    """Put what many segments say one below the other.
-
-    Returns:
-        All rows but those of purged runs; and how many of them are of each segment.
-    """
-    if not parts:
-        return pa.Table.from_batches([], wanted), []
-    counts = [table.num_rows for _, table in parts]
-    body = pa.concat_tables([table for _, table in parts])
-    owner = np.repeat(np.arange(len(parts)), counts)
-    names = [segment.name for segment, _ in parts]
-    columns: list[Any] = [
-        _owned([name.writer for name in names], owner),
-        _owned([name.experiment_id for name in names], owner),
-        *body.columns,
-    ]
-    table = pa.Table.from_arrays(columns, schema=wanted)
-    if purged:
-        keep = ~are_among(table["run_id"], arrays.strings(sorted(purged)))
-        if not keep.all():
-            counts = np.bincount(owner[keep], minlength=len(counts)).tolist()
-            table = table.filter(arrays.flags(keep))
-    return table, counts
-
-
-def _owned(texts: Sequence[str], owner: NDArray[np.int64]) -> pa.DictionaryArray[Any, Any]:
-    """Return for each row the text of the segment that it came from."""
-    values = list(dict.fromkeys(texts))
-    places = {text: place for place, text in enumerate(values)}
-    codes = np.array([places[text] for text in texts], np.int32)[owner]
-    return pa.DictionaryArray.from_arrays(arrays.numbers(codes), arrays.strings(values))
 
 
 def _writers(compacted: Sequence[pa.Table], parts: Sequence[tuple[LiveSegment, Part]]) -> pa.Table:

@@ -216,6 +216,15 @@ class Source:
         self.watch.read(data)
         return data
 
+    def read_into(self, memory: memoryview) -> None:
+        """Take the next bytes into memory that is there, hashed.
+
+        Raises:
+            FileChangedError: the file is shorter than it was.
+        """
+        self._fill(memory)
+        self.watch.read(memory)
+
     def chunks(self) -> Iterator[Data]:
         """Yield the file piece by piece; each is hashed while the caller works on it.
 

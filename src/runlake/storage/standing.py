@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
     from numpy.typing import NDArray
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
+    pc = lazy("pyarrow.compute")
 
 # Numbers up to this many times the rows are counted in a table of their own size.
 _SPARSE: Final = 8
@@ -53,7 +55,7 @@ def coded(column: pa.ChunkedArray[Any]) -> Coded:
     """Number the texts of a column without nulls; each of the numbers occurs."""
     if not len(column):  # of which Arrow makes an array in a way that imports pandas
         return Coded(np.zeros(0, np.int32), arrays.strings([]))
-    whole: Any = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    whole = _encoded(column)
     codes, values = arrays.values(whole.indices), whole.dictionary
     is_used = np.zeros(len(values), bool)
     is_used[codes] = True
@@ -61,6 +63,46 @@ def coded(column: pa.ChunkedArray[Any]) -> Coded:
         values = values.take(arrays.numbers(np.flatnonzero(is_used)))
         codes = (np.cumsum(is_used, dtype=np.int32) - 1)[codes]
     return Coded(codes, values)
+
+
+def joined(one: Coded, other: Coded) -> Coded:
+    """Number the texts of two columns, the second below the first."""
+    if not len(one.codes) or not len(other.codes):
+        return other if not len(one.codes) else one
+    places = places_in(other.values, one.values)
+    is_new = places < 0
+    places[is_new] = np.arange(is_new.sum(), dtype=np.int32) + len(one.values)
+    more: Any = other.values.filter(arrays.flags(is_new))
+    values: Any = pa.concat_arrays([one.values, more])
+    return Coded(np.concatenate([one.codes, places[other.codes]]), values)
+
+
+def places_in(texts: pa.StringArray, known: pa.StringArray) -> NDArray[np.int32]:
+    """Return where texts stand among others, each of both once; -1 where they do not."""
+    # To number the texts of one side is more work than to look those of the other up.
+    if len(texts) >= len(known):
+        found: Any = pc.index_in(texts, value_set=known)
+        return np.where(arrays.is_valid(found), arrays.values(found), -1).astype(np.int32)
+    found = pc.index_in(known, value_set=texts)
+    at = np.flatnonzero(arrays.is_valid(found))
+    places = np.full(len(texts), -1, np.int32)
+    places[arrays.values(found)[at]] = at
+    return places
+
+
+def _encoded(column: pa.ChunkedArray[Any]) -> Any:  # noqa: ANN401 - a dictionary array
+    """Return a column as one array of numbered texts."""
+    if column.num_chunks > 1:
+        return column.dictionary_encode().unify_dictionaries().combine_chunks()
+    chunk: Any = column.chunk(0)
+    return chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+
+
+def begins(groups: NDArray[Any]) -> NDArray[np.bool_]:
+    """Tell of each row whether a group begins with it; rows of a group lie together."""
+    is_first = np.ones(len(groups), bool)
+    np.not_equal(groups[1:], groups[:-1], out=is_first[1:])
+    return is_first
 
 
 def occurs_once(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -95,5 +137,5 @@ def standing(
     rows = np.flatnonzero(~is_single)
     rows = rows[np.lexsort([*(column[rows] for column in reversed(order)), groups[rows]])]
     of = groups[rows]
-    is_edge = np.r_[of[1:] != of[:-1], True] if latest else np.r_[True, of[1:] != of[:-1]]
+    is_edge = begins(of[::-1])[::-1] if latest else begins(of)
     return np.sort(np.concatenate([np.flatnonzero(is_single), rows[is_edge]]))

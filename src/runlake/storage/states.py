@@ -1,153 +1,69 @@
-"""The states of runs, column by column: of compacted files only what is asked for is decoded.
+"""The states of runs: what compacted files say, then what live segments do.
 
-A question names few keys and shows few runs, and a lake holds many of both. So rows of a state
-stay in their files until a column of them is needed, and then all files are decoded at once;
-of few runs only the row groups that may hold them are. What was decoded is kept.
+Threads may share them. What was compacted is decoded where it is asked for, and shared by all
+snapshots until the next compaction, see `runlake.storage.filed`.
 """
 
 from __future__ import annotations
 
-import os
 import threading
-from bisect import bisect_left
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import Coded, coded
+from runlake.storage.filed import Filed, Kinds, are_among
+from runlake.storage.standing import Coded, coded, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
     from numpy.typing import NDArray
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
-    pc = lazy("pyarrow.compute")
 
-_THREADS: Final = 4
 _RUN, _KIND, _KEY, _HOME, _CLOCK = "run_id", "kind", "key", "experiment_id", "clock"
-_Done = TypeVar("_Done")
-
-
-class StateFile(Protocol):
-    """A compacted file with rows of a state."""
-
-    @property
-    def experiment_id(self) -> str:
-        """The partition of all its rows."""
-
-    @property
-    def rows(self) -> Sequence[int]:
-        """The rows of each row group."""
-
-    def spans(self, name: str) -> Sequence[tuple[Any, Any] | None]:
-        """Return the least and greatest value of a column in each row group, where known."""
-
-    def read(self, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
-        """Return some columns of some row groups, whole."""
-
-
-class _Part(NamedTuple):
-    """Row groups of a file; of some of them not every row is meant."""
-
-    file: StateFile
-    groups: tuple[int, ...]
-    is_mixed: bool
-
-    @property
-    def row_count(self) -> int:
-        return sum(self.file.rows[group] for group in self.groups)
-
-
-class _Masked(NamedTuple):
-    """A part, and which of its rows are meant; None where all are."""
-
-    part: _Part
-    mask: NDArray[np.bool_] | None
-
-    @property
-    def row_count(self) -> int:
-        return self.part.row_count if self.mask is None else int(self.mask.sum())
-
-
-class _Kinds(NamedTuple):
-    """Which kinds of facts are meant: those named, or all others."""
-
-    named: frozenset[str]
-    are_others: bool
-
-    def are_all(self, span: tuple[str, str] | None) -> bool:
-        """Tell whether every kind of a row group is meant."""
-        if span is None or span[0] != span[1]:
-            return False
-        return (span[0] in self.named) != self.are_others
-
-    def may_occur(self, span: tuple[str, str] | None) -> bool:
-        """Tell whether a kind that is meant may be in a row group."""
-        if span is None:
-            return True
-        if self.are_others:
-            return span[0] != span[1] or span[0] not in self.named
-        return any(span[0] <= kind <= span[1] for kind in self.named)
-
-    def flags(self, column: pa.ChunkedArray[Any]) -> NDArray[np.bool_]:
-        """Tell of each row whether it is meant."""
-        found = are_among(column, arrays.strings(sorted(self.named)))
-        return ~found if self.are_others else found
+_NO_CLOCK: Final = 2**63 - 1
 
 
 @final
 class StateRows:
     """Rows of facts or summaries: those of compacted files, then those of live segments.
 
-    Threads may share it.
-
     Attributes:
         schema: the columns.
+        filed: the rows of compacted files.
     """
 
-    def __init__(
-        self,
-        live: pa.Table,
-        files: Iterable[StateFile] = (),
-        *,
-        hidden: Collection[str] = (),
-    ) -> None:
+    def __init__(self, live: pa.Table, filed: Filed | None = None) -> None:
         """Decode nothing yet.
 
         Args:
             live: rows of segments.
-            files: compacted files with rows of the same columns.
-            hidden: runs whose rows in files are left out.
+            filed: rows of compacted files, with the same columns.
         """
         self.schema = live.schema
+        self.filed = Filed(live.schema) if filed is None else filed
         self._live = live
-        self._kinds: _Kinds | None = None
-        self._wanted: tuple[str, pa.StringArray] | None = None
-        self._hidden = tuple(sorted(hidden))
-        self._parts = tuple(self._part(file, range(len(file.rows))) for file in files if file.rows)
+        self._kinds: Kinds | None = None
+        self._live_rows: pa.BooleanArray | None = None
         self._kept: dict[str, pa.ChunkedArray[Any]] = {}
         self._coded: dict[str, Coded] = {}
-        self._masks: tuple[_Masked, ...] | None = None
-        self._live_rows: pa.BooleanArray | None = None
         self._lock = threading.RLock()
 
     @property
     def num_rows(self) -> int:
         """How many rows there are."""
-        flags = self._live_flags()
-        live: int = self._live.num_rows if flags is None else flags.true_count
-        return self.compacted_rows + live
+        return self.filed.num_rows + self.live_count
 
     @property
-    def compacted_rows(self) -> int:
-        """How many of them are in compacted files."""
-        return sum(masked.row_count for masked in self._masked())
+    def live_count(self) -> int:
+        """How many of them are of live segments."""
+        flags = self._live_flags()
+        live: int = self._live.num_rows if flags is None else flags.true_count
+        return live
 
     def __getitem__(self, name: str) -> pa.ChunkedArray[Any]:
         """Return a column, decoded where it was not yet."""
@@ -162,12 +78,14 @@ class StateRows:
         with self._lock:
             missing = [name for name in names if name not in self._kept]
             if missing:
-                self._kept |= dict(zip(missing, self._read(missing), strict=True))
+                filed, live = self.filed.load(missing), self.live(missing)
+                for name, above, below in zip(missing, filed, live, strict=True):
+                    self._kept[name] = _stacked(above, below)
             return [self._kept[name] for name in names]
 
     def has(self, name: str) -> bool:
         """Tell whether a column is decoded already."""
-        return name in self._kept
+        return name in self._kept or self.filed.has(name)
 
     def array(self, name: str) -> pa.Array[Any]:
         """Return a column in one piece; not for numbered texts, see `coded`."""
@@ -181,7 +99,7 @@ class StateRows:
         """Return a column of texts as numbers."""
         with self._lock:
             if name not in self._coded:
-                self._coded[name] = coded(self[name])
+                self._coded[name] = joined(self.filed.coded(name), coded(self.live([name])[0]))
             return self._coded[name]
 
     def table(self) -> pa.Table:
@@ -204,17 +122,9 @@ class StateRows:
             kinds: which.
             but: all others instead.
         """
-        found = StateRows(self._live, hidden=self._hidden)
-        wanted = found._kinds = _Kinds(frozenset(kinds), but)
-        parts = []
-        for of in (part.file for part in self._parts):
-            spans = dict(enumerate(of.spans(_KIND)))
-            there = [group for group in spans if wanted.may_occur(spans[group])]
-            pure = [group for group in there if wanted.are_all(spans[group])]
-            mixed = tuple(group for group in there if not wanted.are_all(spans[group]))
-            parts += [found._part(of, pure)] if pure else []
-            parts += [_Part(of, mixed, is_mixed=True)] if mixed else []
-        found._parts = tuple(parts)
+        wanted = Kinds(frozenset(kinds), but)
+        found = StateRows(self._live, self.filed.once(wanted, lambda: self.filed.of_kinds(wanted)))
+        found._kinds = wanted
         return found
 
     def of_runs(self, run_ids: pa.StringArray) -> StateRows:
@@ -223,43 +133,33 @@ class StateRows:
         Args:
             run_ids: which runs.
         """
-        texts: list[Any] = run_ids.to_pylist()
-        rising = sorted(texts)
-        parts = []
-        for part in self._parts:
-            spans = part.file.spans(_RUN)
-            groups = tuple(group for group in part.groups if _meets(rising, spans[group]))
-            parts += [part._replace(groups=groups)] if groups else []
-        return self._only(parts, _RUN, run_ids)
+        return self._only(_RUN, run_ids, self.filed.of_runs(run_ids))
 
     def of_key(self, key: str) -> StateRows:
         """Return the rows of one key; what of other columns is decoded for it is not kept."""
-        return self._only(self._parts, _KEY, arrays.strings([key]))
+        return self._only(_KEY, arrays.strings([key]), self.filed.of_key(key))
+
+    def beside(self, filed: Filed) -> StateRows:
+        """Return the same live rows, and of compacted files others.
+
+        Args:
+            filed: rows with the same columns, of the same kinds.
+        """
+        found = StateRows(self._live, filed)
+        found._kinds = self._kinds
+        return found
 
     def homes(self) -> list[tuple[str, pa.StringArray]]:
         """Return of each partition runs that occur in it, some of them several times.
 
         Runs may be among them that only rows of other kinds name.
         """
-        column = self[_RUN]
-        ends = np.cumsum([masked.row_count for masked in self._masked()], dtype=np.int64)
-        files = [masked.part.file.experiment_id for masked in self._masked()]
-        filed = int(ends[-1]) if len(ends) else 0
-        live = coded(self._live_columns([_HOME])[0])
-        names: list[Any] = live.values.to_pylist()
-        found: list[tuple[str, pa.StringArray]] = []
-        start = 0
-        for each in column.chunks:
-            chunk: Any = each
-            here, start = start, start + len(chunk)
-            if here < filed:
-                found.append((files[int(np.searchsorted(ends, here, "right"))], chunk.dictionary))
-                continue
-            of = live.codes[here - filed : start - filed]
-            codes = arrays.values(chunk.indices)
-            for home in np.unique(of).tolist():
-                runs: Any = arrays.numbers(np.unique(codes[of == home]))
-                found.append((names[home], chunk.dictionary.take(runs)))
+        found = self.filed.homes()
+        homes, runs = map(coded, self.live([_HOME, _RUN]))
+        names: list[Any] = homes.values.to_pylist()
+        for home, name in enumerate(names):
+            here = arrays.numbers(np.unique(runs.codes[homes.codes == home]))
+            found.append((name, runs.values.take(here)))
         return found
 
     def take(self, name: str, places: NDArray[np.int64]) -> pa.Array[Any]:
@@ -286,62 +186,29 @@ class StateRows:
 
     def least_clocks(self) -> dict[str, int]:
         """Return the least clock of each partition that has rows."""
-        found: dict[str, int] = {}
-
-        def note(home: str, clock: int) -> None:
-            found[home] = min(clock, found.get(home, clock))
-
-        for masked in self._masked():
-            part, known = masked.part, _of(masked.part, _CLOCK)
-            if masked.mask is None and None not in known:
-                for span in known:
-                    note(part.file.experiment_id, span[0])
-            else:
-                clocks = arrays.values(_whole(_meant(masked, [_CLOCK])[_CLOCK]))
-                if len(clocks):
-                    note(part.file.experiment_id, int(clocks.min()))
-        live = self._live_columns([_HOME, _CLOCK])
-        if len(live[0]):
-            homes = coded(live[0])
-            least = np.full(len(homes.values), np.iinfo(np.int64).max)
-            np.minimum.at(least, homes.codes, arrays.values(_whole(live[1])))
-            names: list[Any] = homes.values.to_pylist()
+        found = dict(self.filed.once(_CLOCK, self.filed.least_clocks))
+        homes, clocks = self.live([_HOME, _CLOCK])
+        if len(homes):
+            of = coded(homes)
+            least = np.full(len(of.values), _NO_CLOCK)
+            np.minimum.at(least, of.codes, arrays.values(_whole(clocks)))
+            names: list[Any] = of.values.to_pylist()
             for home, clock in zip(names, least.tolist(), strict=True):
-                note(home, clock)
+                found[home] = min(clock, found.get(home, clock))
         return found
 
-    def _only(self, parts: Iterable[_Part], name: str, texts: pa.StringArray) -> StateRows:
-        """Return the rows of some row groups with one of some texts in a column."""
-        keep = are_among(self._live[name], texts)
-        found = StateRows(self._live.filter(arrays.flags(keep)), hidden=self._hidden)
-        found._kinds, found._wanted = self._kinds, (name, texts)
-        found._parts = tuple(parts)
-        return found
-
-    def _part(self, file: StateFile, groups: Iterable[int]) -> _Part:
-        """Return whole row groups, from which hidden runs are left out if they may be there."""
-        chosen, is_mixed = tuple(groups), False
-        if self._hidden:
-            spans = file.spans(_RUN)
-            is_mixed = any(_meets(self._hidden, spans[group]) for group in chosen)
-        return _Part(file, chosen, is_mixed)
-
-    def _read(self, names: Sequence[str]) -> list[pa.ChunkedArray[Any]]:
-        tables = [*self._each(lambda part: _meant(part, names), self._masked())]
-        live = self._live_columns(names)
-        found = []
-        for name, column in zip(names, live, strict=True):
-            kind = self.schema.field(name).type
-            chunks = [chunk for table in tables for chunk in table[name].chunks] + column.chunks
-            # Of no chunk at all Arrow makes an array in a way that imports pandas.
-            found.append(pa.chunked_array(chunks or [pa.nulls(0, kind)], kind))
-        return found
-
-    def _live_columns(self, names: Sequence[str]) -> list[pa.ChunkedArray[Any]]:
-        """Return columns of the live rows that are meant."""
+    def live(self, names: Sequence[str]) -> list[pa.ChunkedArray[Any]]:
+        """Return columns of the rows of live segments."""
         columns: list[Any] = [self._live[name] for name in names]
         flags = self._live_flags()
         return columns if flags is None else [column.filter(flags) for column in columns]
+
+    def _only(self, name: str, texts: pa.StringArray, filed: Filed) -> StateRows:
+        """Return the live rows with one of some texts in a column, below those of files."""
+        keep = are_among(self._live[name], texts)
+        found = StateRows(self._live.filter(arrays.flags(keep)), filed)
+        found._kinds = self._kinds
+        return found
 
     def _live_flags(self) -> pa.BooleanArray | None:
         """Tell which of the live rows are meant; None means all."""
@@ -351,85 +218,19 @@ class StateRows:
             self._live_rows = arrays.flags(self._kinds.flags(self._live[_KIND]))
         return self._live_rows
 
-    def _masked(self) -> tuple[_Masked, ...]:
-        """Return the parts with the rows that are meant."""
-        with self._lock:
-            if self._masks is None:
-                self._masks = tuple(self._each(self._mask, self._parts))
-            return tuple(each for each in self._masks if each.part.groups)
 
-    def _mask(self, part: _Part) -> _Masked:
-        """Tell which rows of a part are meant; of row groups without any none is read again."""
-        if self._wanted is None and not part.is_mixed:
-            return _Masked(part, None)
-        kinds = self._kinds
-        if kinds is not None and all(map(kinds.are_all, _of(part, _KIND))):
-            kinds = None
-        is_hiding = bool(self._hidden) and any(
-            _meets(self._hidden, span) for span in _of(part, _RUN)
-        )
-        needed = [_KIND] if kinds is not None else []
-        needed += [_RUN] if is_hiding else []
-        if self._wanted is not None and self._wanted[0] not in needed:
-            needed.append(self._wanted[0])
-        table = part.file.read(part.groups, needed)
-        shown = np.ones(table.num_rows, bool)
-        if kinds is not None:
-            shown &= kinds.flags(table[_KIND])
-        if is_hiding:
-            shown &= ~are_among(table[_RUN], arrays.strings(self._hidden))
-        if self._wanted is not None:
-            shown &= are_among(table[self._wanted[0]], self._wanted[1])
-        ends = np.cumsum([part.file.rows[group] for group in part.groups])
-        cut = np.split(shown, ends[:-1])
-        kept = [place for place, flags in enumerate(cut) if flags.any()]
-        groups = tuple(part.groups[place] for place in kept)
-        mask = np.concatenate([cut[place] for place in kept]) if kept else shown[:0]
-        return _Masked(part._replace(groups=groups), mask)
-
-    def _each(self, do: Callable[[Any], _Done], parts: Sequence[Any]) -> list[_Done]:
-        """Do something with each part, by several threads: decoding needs no interpreter."""
-        if len(parts) < 2:  # noqa: PLR2004 - nothing to share out
-            return [do(part) for part in parts]
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-            return list(pool.map(do, parts))
-
-
-def _meant(masked: _Masked, names: Sequence[str]) -> pa.Table:
-    """Read columns of the rows that are meant."""
-    table = masked.part.file.read(masked.part.groups, names)
-    return table if masked.mask is None else table.filter(arrays.flags(masked.mask))
-
-
-def _of(part: _Part, name: str) -> list[Any]:
-    spans = part.file.spans(name)
-    return [spans[group] for group in part.groups]
-
-
-def are_among(column: pa.ChunkedArray[Any], texts: pa.StringArray) -> NDArray[np.bool_]:
-    """Tell of each row of numbered texts whether it is one of some texts."""
-    found = []
-    for each in column.chunks:
-        chunk: Any = each
-        known = chunk.dictionary
-        flags = arrays.values(pc.is_in(known, value_set=texts).cast(pa.int8())).astype(bool)
-        codes = arrays.values(chunk.indices)
-        found.append(flags[codes] if flags.any() else np.zeros(len(codes), bool))
-    return np.concatenate(found) if found else np.zeros(0, bool)
-
-
-def _meets(rising: Sequence[str], span: tuple[str, str] | None) -> bool:
-    """Tell whether one of some texts, which rise, may be in a row group."""
-    if span is None:
-        return True
-    at = bisect_left(rising, span[0])
-    return at < len(rising) and rising[at] <= span[1]
+def _stacked(above: pa.ChunkedArray[Any], below: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Put one column below another; nothing is copied, also later, where one is empty."""
+    if not len(above) or not len(below):
+        return below if len(below) else above
+    return pa.chunked_array([*above.chunks, *below.chunks], above.type)
 
 
 def _whole(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     if not len(column):
         nothing: pa.Array[Any] = pa.nulls(0, column.type)
         return nothing
-    whole: Any = column.combine_chunks()
+    # Arrow copies also what is in one piece already.
+    whole: Any = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     found: pa.Array[Any] = whole
     return found

@@ -21,7 +21,7 @@ from runlake.errors import (
     NotFoundError,
     StateError,
 )
-from runlake.storage import layout, manifests, names
+from runlake.storage import layout, links, manifests, names
 from runlake.storage.snapshot import Snapshots
 from runlake.upkeep import delta
 from runlake.upkeep.changes import commit_all, refuse_unsafe_store
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 WRITER: Final = "writer"
 OBJECT: Final = "object"
 ARTIFACTS: Final = "artifacts"
-# Of a key that lies in a run's folder: `artifacts`, the experiment, the run.
-_RUN_PARTS: Final = 3
 NAME: Final = "name"
 MODEL: Final = "model"
 QUARANTINE: Final = "quarantine"
@@ -322,6 +320,10 @@ class _Purge:
             if len(gone) <= _FEW_RUNS
             else [root]
         )
+        # Links first: a listing would follow them.
+        for run_id in sorted(gone):
+            found = links.links_below(self._fs, layout.artifacts(experiment_id, run_id))
+            self._fs.delete_many(found)
         for prefix in prefixes:
             entries = [
                 entry
@@ -330,7 +332,10 @@ class _Purge:
             ]
             for start in range(0, len(entries), _BATCH):
                 batch = entries[start : start + _BATCH]
-                self._fs.delete_many(sorted({self._behind_no_link(entry.key) for entry in batch}))
+                # What was made a way out since is left: nothing is deleted through one.
+                out = set(links.led_out(self._fs, [entry.key for entry in batch]))
+                batch = [entry for entry in batch if entry.key not in out]
+                self._fs.delete_many([entry.key for entry in batch])
                 self._say(
                     artifacts=self.done.artifacts + len(batch),
                     deleted_bytes=self.done.deleted_bytes + sum(e.size_bytes for e in batch),
@@ -342,19 +347,6 @@ class _Purge:
             for each in left
             if each.key.startswith(root) and each.key.removeprefix(root).partition("/")[0] in gone
         )
-
-    def _behind_no_link(self, key: str) -> str:
-        """Return the key of an artifact, or of the link in its run's folder that leads to it.
-
-        Whoever may write into a lake's folder could else have others delete what lies elsewhere.
-        """
-        if self._fs.is_local:
-            parts = key.split("/")
-            for count in range(_RUN_PARTS + 1, len(parts)):
-                above = "/".join(parts[:count])
-                if self._fs.local_file(above).is_symlink():
-                    return above
-        return key
 
     def _say(self, **changed: object) -> None:
         self.done = replace(self.done, **changed)  # type: ignore[arg-type]

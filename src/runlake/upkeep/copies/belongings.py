@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from runlake import schema
 from runlake._lazy import lazy
-from runlake.storage import arrays, layout, segments
+from runlake.storage import arrays, layout, links, segments
 from runlake.storage.table_files import EVENTS, read_groups
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class Belongings:
         Raises:
             FileNotFoundError: an object of either is gone.
             StorageError: a store cannot be read or written.
-            FormatError: a compacted file or a segment is damaged.
+            FormatError: a compacted file or a segment is damaged, or a link in the target leads
+                out of a run's folder.
         """
         there = self._listed(self._source.fs, run_ids)
         here = self._listed(self._target.fs, run_ids)
@@ -127,6 +129,8 @@ class Belongings:
             for key, entry in there.items()
             if _is_wanted(entry, here.get(key), said.get(key), known.get(key))
         ]
+        folders = (posixpath.dirname(entry.key) for entry, _ in wanted)
+        links.refuse_ways_out(self._target.fs, folders)
         brought = Brought()
         with ThreadPoolExecutor(_PARALLEL) as pool:
             moved = pool.map(lambda each: self._move(*each, is_there=each[0].key in here), wanted)
@@ -154,7 +158,7 @@ class Belongings:
         return True
 
     def _listed(self, fs: Filesystem, run_ids: Collection[str]) -> dict[str, Entry]:
-        """Return the files of runs by key."""
+        """Return the files of runs by key, but for what a link has put among them."""
         root = f"artifacts/{self._experiment_id}/"
         if len(run_ids) > _FEW_RUNS:
             found = [fs.list(root)]
@@ -162,12 +166,15 @@ class Belongings:
             prefixes = [layout.artifacts(self._experiment_id, run_id) for run_id in run_ids]
             with ThreadPoolExecutor(_PARALLEL) as pool:
                 found = list(pool.map(fs.list, prefixes))
-        return {
+        listed = {
             entry.key: entry
             for entries in found
             for entry in entries
             if entry.key.removeprefix(root).partition("/")[0] in run_ids
         }
+        for key in list(links.led_out(fs, listed)):
+            del listed[key]
+        return listed
 
     def _said(self, side: Side, run_ids: Collection[str]) -> dict[str, Said]:
         """Return the latest event of each file, by its key in the store."""
