@@ -37,14 +37,14 @@ def warm(lake: Lake, ask: Callable[[Lake], object], *, count: int) -> list[float
 
 
 def cold(script: str, *, count: int, python: str = sys.executable) -> list[float]:
-    """Run a script again and again in new processes; milliseconds, the first left out."""
+    """Run a script in new processes; milliseconds, of several without the first."""
 
     def timed() -> float:
         began = time.perf_counter()
         subprocess.run([python, "-c", script], check=True, capture_output=True)
         return (time.perf_counter() - began) * 1e3
 
-    return rounds(timed, count=count)
+    return rounds(timed, count=count, warm_up=min(1, count - 1))
 
 
 def script(folder: Path, call: str) -> str:

@@ -28,7 +28,7 @@ _SCRIPT: Final = "lake.search_runs({filter!r}, order_by=list({order!r}), limit={
 def measure(options: Options) -> list[Figure]:
     """Return milliseconds by size, before and after compaction."""
     names = ["points10m", "points100m", "runs10k", "runs100k"]
-    names = ["points100k", "runs100"] if options.quick else names
+    names = ["runs100"] if options.quick else names
     names += [name for name in _LARGE if lakes.is_made(name, options.lakes)]
     figures = []
     for name in names:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runlake.settings import Settings
+from runlake.storage import objectfs
 from runlake.storage.fs import Filesystem, open_filesystem
 from runlake.testing.contract import StorageContract
 from tests.emulators.proxy import Fault
@@ -25,7 +26,28 @@ def another(lake_url: Place) -> Filesystem:
 
 
 class TestFilesystem(StorageContract):
-    """The contract, on each store that runlake names."""
+    """The contract, on each store that runlake names; far ones are asked for short pages."""
+
+    more_than_a_page = 23
+
+    @pytest.fixture(autouse=True)
+    def short_pages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let a listing give a few keys at once."""
+        monkeypatch.setattr(objectfs, "_PAGE", 5)
+
+
+def test_a_listing_takes_a_request_for_each_page(
+    filesystem: Filesystem, cloud: Cloud | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cloud is None:
+        return
+    monkeypatch.setattr(objectfs, "_PAGE", 5)
+    keys = [f"log/{number}" for number in range(7)]
+    for key in keys:
+        filesystem.put(key, b"x")
+    before = len(cloud.proxy.requests)
+    assert [entry.key for entry in filesystem.list("log/")] == keys
+    assert cloud.proxy.counted(before)["GET"] == 2
 
 
 def test_put_absent_whose_answer_is_lost_knows_that_it_won(

@@ -156,7 +156,8 @@ tickets: Final = SimpleNamespace(
 def _open(source: object) -> _File:
     data: bytes
     if isinstance(source, str | Path):
-        data = Path(source).read_bytes()
+        with open(source, "rb") as file:  # noqa: PTH123 - worlds open thousands
+            data = file.read()
     elif isinstance(source, io.BytesIO):
         data = source.getvalue()
     elif isinstance(source, pa.BufferReader):

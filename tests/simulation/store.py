@@ -399,8 +399,7 @@ class Client(Filesystem):
 def _entries(objects: dict[str, Stored], prefix: str) -> Entries:
     return [
         Entry(key, len(objects[key].data), objects[key].time_us)
-        for key in sorted(objects)
-        if key.startswith(prefix)
+        for key in sorted(key for key in objects if key.startswith(prefix))
     ]
 
 

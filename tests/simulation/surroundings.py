@@ -16,7 +16,6 @@ import pytest
 
 from runlake import clock, ids
 from runlake.errors import DataLossWarning, FormatError, RunlakeWarning, StorageError
-from runlake.storage import table_files
 from runlake.upkeep import automatic, commit, compact, ripe, sources, vacuum, work
 from runlake.upkeep.commit import Committer
 from runlake.upkeep.copies import belongings
@@ -111,7 +110,6 @@ def arranged(world: World) -> Iterator[None]:
     """Let one world happen: with its own limits, and tickets for Parquet unless it is exact."""
     here.world = world
     codec.forget()
-    table_files.parquet_options.cache_clear()  # it asks the module that takes Parquet's place
     with pytest.MonkeyPatch.context() as patch:
         if not world.is_exact:
             for module in here.with_parquet:

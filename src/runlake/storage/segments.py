@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from runlake import schema
@@ -127,8 +127,9 @@ def encode(rows: pa.Table, header: Header, state: State) -> bytes:
     """
     sink = pa.BufferOutputStream()
     facts, summaries = state.encode()
+    said = {name: getattr(header, name) for name in Header.__slots__}
     metadata: Any = {
-        schema.FOOTER_KEY: json.dumps(asdict(header), separators=(",", ":")).encode(),
+        schema.FOOTER_KEY: json.dumps(said, separators=(",", ":")).encode(),
         FACTS_KEY: facts,
         SUMMARIES_KEY: summaries,
     }

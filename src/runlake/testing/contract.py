@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _THREADS: Final = 8
 _ROUNDS: Final = 10
-_MORE_THAN_A_PAGE: Final = 1003
 _LARGE: Final = 300_000
 _CLOCK_ERROR_US: Final = 5_000_000
 _YEAR_2020_US: Final = 1_577_836_800_000_000
@@ -60,7 +59,13 @@ def _raises(expected: type[Exception], call: Callable[[], object]) -> None:
 
 
 class StorageContract:
-    """Inherit, and provide the fixtures `filesystem` and `another`."""
+    """Inherit, and provide the fixtures `filesystem` and `another`.
+
+    Attributes:
+        more_than_a_page: more keys than a listing gives at once; stores give 1,000.
+    """
+
+    more_than_a_page: int = 1003
 
     def test_get_returns_what_put_wrote(self, filesystem: Filesystem) -> None:
         """The plainest promise, for small and larger objects."""
@@ -107,8 +112,8 @@ class StorageContract:
     def test_list_returns_more_than_one_page(
         self, filesystem: Filesystem, another: Filesystem
     ) -> None:
-        """Stores give at most 1,000 keys at once."""
-        keys = [f"log/{number:05d}" for number in range(_MORE_THAN_A_PAGE)]
+        """All pages count, and are in order."""
+        keys = [f"log/{number:05d}" for number in range(self.more_than_a_page)]
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(lambda key: filesystem.put(key, b"x"), keys))
         assert [entry.key for entry in another.list("log/")] == keys

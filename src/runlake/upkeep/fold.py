@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import coded, standing
+from runlake.storage.standing import begins, coded, standing
 from runlake.storage.table_files import FACTS, SUMMARIES, Table
 from runlake.upkeep.order import group_codes, ranks_of, sort_order
 
@@ -48,7 +48,7 @@ def _numbered_groups(rows: pa.Table, table: Table) -> NDArray[np.int64]:
     codes = group_codes(rows, table.order)
     if not len(codes):
         return codes
-    return np.cumsum(np.r_[False, codes[1:] != codes[:-1]])
+    return np.cumsum(begins(codes)) - 1
 
 
 def _rank(table: Table, rows: pa.Table) -> list[NDArray[Any]]:

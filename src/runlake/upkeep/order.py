@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import coded
+from runlake.storage.standing import begins, coded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +70,7 @@ def sort_order(rows: pa.Table, by: Sequence[str]) -> NDArray[np.int64] | None:
         return order
     if order is None:
         order = np.arange(rows.num_rows)
-    numbers = np.cumsum(np.r_[False, groups[1:] != groups[:-1]])
+    numbers = np.cumsum(begins(groups)) - 1
     is_bad = np.zeros(int(numbers[-1]) + 1, bool)
     is_bad[numbers[descents]] = True
     places = np.flatnonzero(is_bad[numbers])

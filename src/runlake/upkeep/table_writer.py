@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from runlake import schema
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import coded
+from runlake.storage.standing import begins, coded
 from runlake.storage.table_files import METRICS, arrow_schema, parquet_options
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class TableWriter:
             _trimmed(column) if pa.types.is_dictionary(column.type) else column
             for column in rows.columns
         ]
-        owners = rows[self._table.owner]
+        owners = columns[rows.column_names.index(self._table.owner)]
         first, last = str(owners[0].as_py()), str(owners[-1].as_py())
         least, greatest = _bounds(owners)
         file, (enough, most) = self._file, self._file_bytes
@@ -191,11 +191,12 @@ class _Blocks:
 
     def __init__(self, rows: pa.Table, table: Table) -> None:
         self._most, self._count = table.group_rows, rows.num_rows
-        self._kinds = None if table.is_by_owner else _starts(rows, table.order[:1])
-        self._owners = _starts(rows, table.order[: 1 if table.is_by_owner else 2])
+        starts = _Starts(rows)
+        self._kinds = None if table.is_by_owner else starts.of(table.order[:1])
+        self._owners = starts.of(table.order[: 1 if table.is_by_owner else 2])
         has_curves = table.name == METRICS.name
-        self._curves = _starts(rows, ["run_id", "key"]) if has_curves else self._owners
-        self._text = np.r_[0, np.cumsum(_text_sizes(rows))]
+        self._curves = starts.of(["run_id", "key"]) if has_curves else self._owners
+        self._text = np.cumsum(np.append(0, _text_sizes(rows)))
 
     def text_between(self, start: int, end: int) -> int:
         return int(self._text[end] - self._text[start])
@@ -232,14 +233,24 @@ class _Blocks:
         return int(starts[first + found[0]]) if len(found) else end
 
 
-def _starts(rows: pa.Table, names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the places of the rows with which a new value of some columns begins."""
-    is_start = np.zeros(rows.num_rows, bool)
-    is_start[0] = True
-    for name in names:
-        codes = coded(rows[name]).codes
-        is_start[1:] |= codes[1:] != codes[:-1]
-    return np.flatnonzero(is_start)
+@final
+class _Starts:
+    """The places of the rows with which a new value of some columns begins."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows
+        self._known: dict[str, NDArray[np.bool_]] = {}
+
+    def of(self, names: Sequence[str]) -> NDArray[np.int64]:
+        is_start = self._of(names[0])
+        for name in names[1:]:
+            is_start = is_start | self._of(name)
+        return np.flatnonzero(is_start)
+
+    def _of(self, name: str) -> NDArray[np.bool_]:
+        if name not in self._known:
+            self._known[name] = begins(coded(self._rows[name]).codes)
+        return self._known[name]
 
 
 def _trimmed(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
@@ -248,9 +259,11 @@ def _trimmed(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     return pa.DictionaryArray.from_arrays(arrays.numbers(found.codes), found.values)
 
 
-def _bounds(owners: pa.ChunkedArray[Any]) -> tuple[str, str]:
+def _bounds(owners: Any) -> tuple[str, str]:  # noqa: ANN401 - a column or a trimmed one
     """Return the least text that is not empty, "" if all are, and the greatest."""
-    texts: list[str] = [str(text) for text in coded(owners).values.to_pylist()]
+    is_trimmed = isinstance(owners, pa.DictionaryArray)
+    distinct = owners.dictionary if is_trimmed else coded(owners).values
+    texts: list[str] = [str(text) for text in distinct.to_pylist()]
     return min(filter(None, texts), default=""), max(texts)
 
 
