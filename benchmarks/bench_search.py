@@ -6,20 +6,24 @@ store takes 50 ms for each round trip and holds about 500 live segments.
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks import asking, far, lakes
 from benchmarks.bench_scale import compacted_copy
-from benchmarks.harness import Figure, run_task, scratch
+from benchmarks.harness import Figure, rounds, run_task, scratch
 from benchmarks.rivals import ASKABLE
 from benchmarks.rivals.mlflow import search_script
 from benchmarks.tasks import FILTER, LIMIT, ORDER, fingerprint
+from runlake import Lake, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.harness import Options
-    from runlake import Lake
 
 _WARM_MS = {"runs1k": 5.0, "runs100k": 30.0}
 _COLD_MS = {"runs1k": 500.0, "runs100k": 1200.0}
@@ -42,6 +46,9 @@ def measure(options: Options) -> list[Figure]:
         spans = asking.cold(_script(compacted_copy(made)), count=options.size(9, quick=1))
         what = f"cold process, {size}, compacted"
         figures.append(asking.figure(what, spans, _COLD_MS.get(name), note="no live segment"))
+        spans = _behind_changes(compacted_copy(made), count=options.size(9, quick=1))
+        what = f"warm, {size}, compacted, each time behind a new run"
+        figures.append(asking.figure(what, spans, None, note="logged by the same process"))
         if name in _OF_RIVALS or options.quick:
             figures += _of_rivals(made, size, found, options)
     spans = asking.cold(asking.BARE, count=options.size(9, quick=1))
@@ -60,6 +67,25 @@ def _script(folder: Path) -> str:
     return asking.script(
         folder, f"lake.search_runs({FILTER!r}, order_by={list(ORDER)!r}, limit={LIMIT})"
     )
+
+
+def _behind_changes(compacted: Path, *, count: int) -> list[float]:
+    """Ask each time that a run has just been logged; milliseconds, without the logging."""
+    with scratch() as folder:
+        # Objects never change, so links to them are a lake of its own.
+        shutil.copytree(compacted, folder / "lake", copy_function=os.link)
+        resolved, _ = settings.resolve(url=str(folder / "lake"))
+        with Lake(replace(resolved, compact="off")) as lake:
+
+            def timed() -> float:
+                with lake.start_run() as run:
+                    run.log({"train/loss_0": 1.0})
+                lake.flush()
+                began = time.perf_counter()
+                _search(lake)
+                return (time.perf_counter() - began) * 1e3
+
+            return rounds(timed, count=count, warm_up=2)
 
 
 def _of_rivals(made: lakes.Made, size: str, found: float, options: Options) -> list[Figure]:

@@ -317,6 +317,30 @@ def name_one(url: str) -> str:
 
 
 @pytest.mark.slow
+def test_names_of_full_length_are_kept_by_compaction_and_renaming(
+    lake: Lake, lake_url: Place
+) -> None:
+    long, renamed = (letter * schema.NAME_LIMIT_CHARS for letter in "漢語")
+    with lake.start_run(experiment=long) as run:
+        run.log_metric("m", 1.0)
+    lake.registry.create_registered_model(long)
+    lake.registry.rename_registered_model(long, renamed)
+    lake.maintain.compact()
+    found = lake.get_experiment_by_name(long)
+    assert found is not None
+    assert found.name == long
+    lake.rename_experiment(found.experiment_id, renamed)
+    reader = reopened(lake_url)
+    assert reader.get_run(run.run_id).data.metrics == {"m": 1.0}
+    again = reader.get_experiment_by_name(renamed)
+    assert again is not None
+    assert again.experiment_id == found.experiment_id
+    assert reader.registry.get_registered_model(renamed).name == renamed
+    assert not [each for each in reader.maintain.verify().findings if each.is_fault]
+    with pytest.raises(InvalidInputError, match="at most 500"):
+        lake.rename_experiment(found.experiment_id, f"{long}x")
+
+
 def test_processes_that_name_an_experiment_at_once_get_one_id(tmp_path: Path) -> None:
     url = str(tmp_path / "lake")
     context = multiprocessing.get_context("spawn")

@@ -115,4 +115,5 @@ STATE_KEY: Final = b"runlake.state"
 
 # Limits on what callers give; each is checked where it comes in.
 KEY_LIMIT_CHARS: Final = 250
+NAME_LIMIT_CHARS: Final = 500  # of experiments and registered models, as in MLflow
 TEXT_LIMIT_BYTES: Final = 1 << 20  # one param, tag, note or name: 1 MiB of UTF-8

@@ -10,6 +10,7 @@ from mlflow.entities import ExperimentTag, ViewType
 
 import runlake
 from runlake.errors import NotFoundError
+from runlake.lake_parts import experiments_of
 from runlake.mlflow_plugin.tracking import TrackingStore
 from runlake.mlflow_plugin.uris import lake_url as url_of
 from tests.mlflow_plugin.calls import next_ms, refused
@@ -17,6 +18,8 @@ from tests.mlflow_plugin.calls import next_ms, refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from runlake.query.entities import Experiment
 
 pytestmark = [pytest.mark.filterwarnings("ignore:::mlflow"), pytest.mark.filesystems("local")]
 
@@ -176,7 +179,7 @@ def test_models_of_a_server_whose_artifacts_go_elsewhere_do_not_lie_in_runs(
         assert model.artifact_location == place.format(model.model_id)
 
 
-@pytest.mark.parametrize("name", ["", None, 5, "x" * 501, "x" * 251])
+@pytest.mark.parametrize("name", ["", None, 5, "x" * 501, "new\nline"])
 def test_name_that_is_none_is_refused(store: TrackingStore, name: Any) -> None:  # noqa: ANN401
     assert refused(lambda: store.create_experiment(name))[0] == INVALID
     assert refused(lambda: store.rename_experiment("0", name))[0] == INVALID
@@ -232,6 +235,32 @@ def test_tags_are_set_replaced_and_taken_away_and_do_not_count_as_updates(
     for call in calls:
         code, text = refused(call)
         assert (code, "must be in the 'active' state" in text) == (INVALID, True)
+
+
+def test_each_change_of_an_experiment_looks_it_up_once(store: TrackingStore) -> None:
+    (made,) = make(store, "digits")
+    other = TrackingStore(store.store_uri)
+    experiments = experiments_of(other.lake)
+    find, asked = experiments.find, list[str]()
+
+    def counted(experiment_id: str) -> Experiment | None:
+        asked.append(experiment_id)
+        return find(experiment_id)
+
+    experiments.find = counted
+    changes: list[Callable[[], None]] = [
+        lambda: other.rename_experiment(made, "numbers"),
+        lambda: other.set_experiment_tag(made, ExperimentTag("team", "vision")),
+        lambda: other.delete_experiment_tag(made, "team"),
+        lambda: other.delete_experiment(made),
+        lambda: other.restore_experiment(made),
+    ]
+    for change in changes:
+        asked.clear()
+        change()
+        assert asked == [made]
+    found = store.get_experiment(made)
+    assert (found.name, found.tags, found.lifecycle_stage) == ("numbers", {}, "active")
 
 
 def test_deleting_an_experiment_hides_its_runs_and_restoring_shows_all_of_them(

@@ -183,6 +183,71 @@ def test_numbers_may_come_as_texts_as_from_r(server: Server) -> None:
     ]
 
 
+def test_page_of_a_run_shows_infinite_values_as_mlflows_own_stores_keep_them(
+    server: Server,
+) -> None:
+    run_id, most = server.start_run(), sys.float_info.max
+    for step, value in enumerate(("-Infinity", "Infinity")):
+        server.post(
+            "runs/log-metric", run_id=run_id, key="loss", value=value, step=step, timestamp=1
+        )
+    run = _ask_as_pages(
+        server,
+        "MlflowGetRunInput",
+        "mlflowGetRun",
+        "run { data { metrics { value } } }",
+        runId=run_id,
+    )
+    assert run["run"]["data"]["metrics"] == [{"value": most}]
+    curve = _ask_as_pages(
+        server,
+        "MlflowGetMetricHistoryBulkIntervalInput",
+        "mlflowGetMetricHistoryBulkInterval",
+        "metrics { value }",
+        runIds=[run_id],
+        metricKey="loss",
+        maxResults=320,
+    )
+    assert curve["metrics"] == [{"value": -most}, {"value": most}]
+    [kept] = server.get("runs/get", run_id=run_id)["run"]["data"]["metrics"]
+    assert kept["value"] == "Infinity"
+
+
+def test_traces_of_old_clients_are_refused_with_mlflows_own_error(server: Server) -> None:
+    trace: dict[str, Any] = {"experiment_id": server.experiment_id, "timestamp_ms": 1}
+    asked = (
+        requests.post(server._at("traces"), json=trace, timeout=60),
+        requests.patch(
+            server._at("traces/one"), json={"timestamp_ms": 2, "status": "OK"}, timeout=60
+        ),
+    )
+    for answer in asked:
+        assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gateway/endpoints/list",
+        "gateway/endpoints/bindings/list",
+        "gateway/model-definitions/list",
+        "gateway/secrets/list",
+        "gateway/budgets/list",
+    ],
+)
+def test_pages_of_the_gateway_find_nothing(server: Server, path: str) -> None:
+    answer = requests.get(f"{server.url}/ajax-api/3.0/mlflow/{path}", timeout=60)
+    assert (answer.status_code, answer.json()) == (200, {})
+
+
+def test_version_that_no_run_made_has_an_empty_run_over_http(server: Server) -> None:
+    server.post("registered-models/create", name="runless")
+    made = server.post("model-versions/create", name="runless", source="s3://bucket/model")
+    assert made["model_version"]["run_id"] == ""
+    found = server.get("model-versions/get", name="runless", version=1)
+    assert found["model_version"]["run_id"] == ""
+
+
 def test_refusals_have_mlflows_codes(server: Server) -> None:
     missing = requests.get(server._at("runs/get"), {"run_id": "a" * 32}, timeout=60)
     assert (missing.status_code, missing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
@@ -235,6 +300,18 @@ def test_killed_server_loses_nothing_and_its_runs_go_on(
     with _open(tmp_path) as lake:
         run = lake.get_run(run_id)
     assert (run.data.metrics, run.info.status) == ({"m": 4.0}, "RUNNING")
+
+
+def _ask_as_pages(
+    server: Server, type_name: str, field: str, wanted: str, **given: object
+) -> dict[str, Any]:
+    """Ask in GraphQL; an error beside the answer is one that the page shows in its place."""
+    query = f"query($data: {type_name}!) {{ {field}(input: $data) {{ {wanted} }} }}"
+    body: dict[str, Any] = {"query": query, "variables": {"data": given}}
+    answer = requests.post(f"{server.url}/graphql", json=body, timeout=60).json()
+    assert answer["errors"] is None
+    found: dict[str, Any] = answer["data"][field]
+    return found
 
 
 def _open(folder: Path) -> SharedLake:

@@ -114,7 +114,7 @@ def test_what_is_left_out_answers_with_mlflows_own_error(store: TrackingStore) -
     with pytest.raises((NotImplementedError, MlflowException)):
         store.start_trace(None)
     with pytest.raises((NotImplementedError, MlflowException)):
-        store.list_gateway_endpoints()
+        store.create_gateway_endpoint("chat", [])
 
 
 @pytest.mark.filesystems("local")

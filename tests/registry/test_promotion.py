@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from runlake.lake import Lake
 
 # What holds is decided by the folds of the query side: no promise of a filesystem.
-pytestmark = pytest.mark.filesystems("local", "s3")
+pytestmark = pytest.mark.filesystems("local")
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def test_promotion_that_is_refused_says_what_the_run_has_and_changes_no_alias(
     assert event["found"] == {"metrics.acc": 0.85, "params.lr": "0.1", "metrics.f1": None}
 
 
+@pytest.mark.filesystems("local", "s3")
 def test_condition_is_held_against_the_run_as_it_is_now(lake: Lake, run_id: str) -> None:
     with pytest.raises(StateError):
         lake.registry.promote("digits", 1, "champion", require="metrics.f1 > 0.9")

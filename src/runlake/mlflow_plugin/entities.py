@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_USER
 
 from runlake import schema
 from runlake._lazy import lazy
-from runlake.mlflow_plugin import inputs
+from runlake.mlflow_plugin import asked, inputs
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def _read_metrics(query: Query, places: NDArray[np.int64]) -> list[list[Metric]]
     held = query.folded.metrics.about(places)
     rows, owners = held.of_page(places)
     names: list[Any] = held.names.to_pylist()
-    columns = (arrays.values(held.values(name, rows)).tolist() for name in _METRIC_COLUMNS)
+    values, *places_of = (arrays.values(held.values(name, rows)) for name in _METRIC_COLUMNS)
+    columns = (column.tolist() for column in (asked.shown(values), *places_of))
     keys = held.keys[rows].tolist()
     for owner, key, value, step, time_us in zip(owners.tolist(), keys, *columns, strict=True):
         found[owner].append(Metric(names[key], value, time_us // 1000, step))

@@ -15,6 +15,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.search_utils import SearchUtils
 
 from runlake._lazy import lazy
+from runlake.mlflow_plugin import asked
 from runlake.mlflow_plugin.base import LakeStore
 from runlake.mlflow_plugin.errors import translated
 from runlake.questions import ask, read_points
@@ -58,7 +59,8 @@ class _History(NamedTuple):
 
     def metrics(self, key: str) -> list[Metric]:
         """Return the points as MLflow's entities."""
-        columns = (column.tolist() for column in (self.values, self.times, self.steps))
+        values = asked.shown(self.values)
+        columns = (column.tolist() for column in (values, self.times, self.steps))
         return [Metric(key, *point) for point in zip(*columns, strict=True)]
 
     def of_run(self, key: str, run_id: str) -> list[MetricWithRunId]:

@@ -12,6 +12,7 @@ from mlflow.entities.model_registry import (
     RegisteredModelTag,
 )
 
+from runlake.mlflow_plugin import asked
 from runlake.query.registered import READY
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def version_entity(model: Model, version: Version) -> ModelVersion:
         user_id=version.fact("user"),
         current_stage=version.stage,
         source=version.fact("source"),
-        run_id=version.fact("run_id"),
+        # Over HTTP MLflow has an empty text where no run made the version.
+        run_id=version.fact("run_id") or ("" if asked.over_http() else None),
         status=READY,
         tags=[ModelVersionTag(*each) for each in version.tags.items()],
         run_link=version.fact("run_link"),

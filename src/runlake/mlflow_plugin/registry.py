@@ -63,7 +63,7 @@ class RegistryStore(VersionStore):
         """Make a model.
 
         Args:
-            name: 1 to 250 printable characters without `/` and `:`.
+            name: 1 to 500 printable characters without `/` and `:`.
             tags: its first tags; of two with one key the last counts.
             description: what it is.
             deployment_job_id: is not kept.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import clock, ids
+from runlake import clock, ids, schema
 from runlake.errors import InvalidInputError
 from runlake.registry import uris
 from runlake.run_plan import user
@@ -114,7 +114,7 @@ def check_name(name: object) -> None:
     Raises:
         InvalidInputError: it is none.
     """
-    found = values.name(_MODEL, name)
+    found = values.name(_MODEL, name, most=schema.NAME_LIMIT_CHARS)
     if not found.strip() or "/" in found or ":" in found or found in {".", ".."}:
         raise InvalidInputError(
             f"{found!r} is no name of a registered model: it may not be blank, '.' or '..', or "

@@ -57,12 +57,13 @@ def number(key: str, value: object) -> float:
     raise InvalidInputError(message)
 
 
-def name(what: str, text: object) -> str:
+def name(what: str, text: object, *, most: int = schema.KEY_LIMIT_CHARS) -> str:
     """Return a key or name after checking it.
 
     Args:
         what: what it names, for the message: `metric`, `param`, ...
-        text: 1 to 250 printable characters.
+        text: 1 to `most` printable characters.
+        most: 250 of keys, 500 of names of experiments and registered models.
 
     Raises:
         InvalidInputError: it is no such text.
@@ -71,12 +72,12 @@ def name(what: str, text: object) -> str:
         message = f"the key of a {what} is text, got {type(text).__name__} {str(text)[:40]!r}."
         raise InvalidInputError(message)
     if not text:
-        message = f"the key of a {what} is empty; give it 1 to {schema.KEY_LIMIT_CHARS} characters."
+        message = f"the key of a {what} is empty; give it 1 to {most} characters."
         raise InvalidInputError(message)
-    if len(text) > schema.KEY_LIMIT_CHARS:
+    if len(text) > most:
         message = (
             f"the key of a {what} has {len(text)} characters, at most "
-            f"{schema.KEY_LIMIT_CHARS} are kept: {text[:40]!r}…"
+            f"{most} are kept: {text[:40]!r}…"
         )
         raise InvalidInputError(message)
     if not text.isprintable():
