@@ -126,10 +126,12 @@ class Moved(NamedTuple):
         """Return the place of each run of `rows.coded("run_id")`; -1 where no fact names it."""
         of_files = rows.filed.coded("run_id").values
         # Other files of facts may come while those of summaries stay.
-        known: list[Any] = rows.filed.once("places", list)
-        if not known or known[0][0] is not self.run_ids:
-            known[:] = [(self.run_ids, places_in(of_files, self.run_ids))]
-        old = known[0][1]
+        last: list[tuple[pa.StringArray, NDArray[np.int32]]] = rows.filed.once("places", list)
+        known = next(iter(last), None)
+        if known is None or known[0] is not self.run_ids:
+            known = self.run_ids, places_in(of_files, self.run_ids)
+            last[:] = [known]
+        old = known[1]
         texts: Any = rows.coded("run_id").values
         # Of a run whose metrics are in files, all facts may be in live segments.
         strange = np.append(np.flatnonzero(old < 0), np.arange(len(of_files), len(texts)))
@@ -189,7 +191,9 @@ def fold_runs(facts: StateRows, fresh: pa.StringArray) -> FoldedRuns:
         run_ids = folded.run_ids
         stay = np.append(np.arange(len(run_ids), dtype=np.int32), np.int32(-1))
         moved = Moved(run_ids, stay, nobody, np.zeros(0, np.int32))
-        return folded._replace(moved=moved), fold.sayers
+        sayers = fold.sayers
+        said.spoken.filed.let_go()  # from now on only of few runs
+        return folded._replace(moved=moved), sayers
 
     base, sayers = facts.filed.once("runs", fold_filed)
     named: Any = pa.concat_arrays([said.live_runs(), sayers.runs_of(fresh)])

@@ -167,6 +167,12 @@ class Filed:
                 self._coded[name] = coded(self.load([name])[0])
             return self._coded[name]
 
+    def let_go(self) -> None:
+        """Forget what is decoded: it is decoded again where it is asked for."""
+        with self._lock:
+            self._kept.clear()
+            self._coded.clear()
+
     def once(self, name: Hashable, make: Callable[[], _Done]) -> _Done:
         """Return what `make` returned the first time, for as long as these rows are asked for.
 
