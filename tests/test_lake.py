@@ -200,6 +200,11 @@ def test_an_experiment_lives_through_its_names(lake: Lake) -> None:
     assert ensure_experiment(lake, "digits") == second
 
 
+def test_a_text_that_can_be_no_experiments_id_names_none(lake: Lake) -> None:
+    with pytest.raises(NotFoundError):
+        lake.rename_experiment("漢" * 300, "new")
+
+
 def test_artifacts_come_back_as_they_went(lake: Lake, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     (folder / "weights").mkdir(parents=True)

@@ -200,6 +200,18 @@ def test_a_stale_handle_of_a_network_disk_is_a_missing_file(
         lake.get_ranges([Range("a", 0, 1)])
 
 
+def test_what_is_longer_than_the_disks_names_is_not_there(lake: LocalFilesystem) -> None:
+    lake.put("a/b", b"data")
+    long = "x" * 300
+    assert lake.list(f"{long}/") == []
+    assert lake.list(f"a/{long}") == []
+    with pytest.raises(FileNotFoundError):
+        lake.get(f"a/{long}")
+    lake.delete_many([f"a/{long}"])
+    with pytest.raises(StorageError, match="name too long"):
+        lake.put(f"a/{long}", b"data")
+
+
 def test_now_is_the_disks_clock(lake: LocalFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.put("a", b"x")
     monkeypatch.setattr("runlake.clock.now_us", lambda: 1)

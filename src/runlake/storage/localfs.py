@@ -229,7 +229,7 @@ class LocalFilesystem(Filesystem):
         path = os.path.join(self.url, below)
         files: dict[str, Entry] = {}
         folders: dict[str, None] = {}
-        with suppress(*ABSENT):
+        with _suppress_absence():
             for _ in range(_SCANS):
                 changed_ns = os.stat(path).st_mtime_ns
                 self._read_folder(path, (below, start), files, folders)
@@ -307,11 +307,25 @@ class LocalFilesystem(Filesystem):
         try:
             yield
         except OSError as error:
-            # A stale handle of a network disk is a file that its server no longer has.
-            absent = isinstance(error, ABSENT) or error.errno == errno.ESTALE
-            if absent and operation in READS:
+            if _is_absence(error) and operation in READS:
                 raise missing(self.url, key) from error
             raise failed(operation, error, url=self.url, key=key) from error
+
+
+def _is_absence(error: OSError) -> bool:
+    """Tell whether an error says that nothing is there."""
+    # A stale handle of a network disk is a file that its server no longer has; and what is
+    # longer than the disk's names cannot have been written.
+    return isinstance(error, ABSENT) or error.errno in {errno.ESTALE, errno.ENAMETOOLONG}
+
+
+@contextmanager
+def _suppress_absence() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not _is_absence(error):
+            raise
 
 
 def _remove_empty(folder: str, top: str) -> None:
