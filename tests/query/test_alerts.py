@@ -81,7 +81,7 @@ def test_polling_gives_each_alert_once_whatever_clocks_and_networks_do(
     had: list[str] = []
     cursor = NOTHING
     # The poller is another process: it does not bring to the store what these hosts have.
-    monkeypatch.setattr("runlake.lake.drains_of", lambda _: [])
+    monkeypatch.setattr("runlake.changes.drains_of", lambda _: [])
     with open_lake(tmp_path / "lake") as lake:
         lake._storage.ensure_lake()
         hosts = [
