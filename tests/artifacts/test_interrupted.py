@@ -126,6 +126,8 @@ def test_a_killed_upload_goes_on_in_the_next_process(
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not [e for e in lake._storage.fs.list("artifacts/") if e.key.endswith("c.bin")]
+    # What the dead process had on its way still comes to its end.
+    wait_until(lambda: not cloud.proxy.under_way, seconds=30)
     before = cloud.proxy.sent_bytes
     process = program(PROGRAM, *about)
     _, errors = process.communicate()

@@ -78,6 +78,10 @@ def mlflow_server(
 
         for name in ("_tracking_store", "_model_registry_store", "_artifact_repo"):
             patch.setattr(handlers, name, None)
+        # A server names its own store to all clients of its process.
+        patch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+        patch.setattr("mlflow.tracking._model_registry.utils._registry_uri", None)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
         server = make_server("127.0.0.1", 0, app, threaded=True)
         serving = threading.Thread(target=server.serve_forever, daemon=True)
         serving.start()

@@ -84,8 +84,8 @@ def _two_stores(folder: Path) -> Iterator[Both]:
 
         patch.setattr(mlflow.utils.time, "time", now)
         patch.setattr(clock, "now_us", now.now_us)
-        theirs = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-        ours = MlflowClient(f"runlake://{folder / 'lake'}")
+        uris = f"sqlite:///{folder / 'mlflow.db'}", f"runlake://{folder / 'lake'}"
+        theirs, ours = (MlflowClient(uri, uri) for uri in uris)
         stores = [theirs._tracking_client.store, theirs._get_registry_client().store]
         for store in stores:
             sqlalchemy.event.listen(
