@@ -68,10 +68,9 @@ class Said(NamedTuple):
         return Said(few(self.spoken), {kind: few(rows) for kind, rows in self.held.items()})
 
     def filed(self) -> Said:
-        """Return what compacted files say."""
+        """Return what compacted files say; no `empty_table`, which imports pandas if there."""
 
         def above(rows: StateRows) -> StateRows:
-            # `empty_table` imports pandas where it is installed: half a second.
             return StateRows(pa.Table.from_batches([], rows.schema), rows.filed)
 
         return Said(above(self.spoken), {kind: above(rows) for kind, rows in self.held.items()})
