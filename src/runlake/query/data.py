@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
+from runlake.storage.standing import begins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,8 +64,7 @@ class Cells(NamedTuple):
         Returns:
             Of each value the number of its key, shape (n,); the keys.
         """
-        is_first = np.ones(len(self.keys), bool)
-        is_first[1:] = np.diff(self.keys) != 0
+        is_first = begins(self.keys)
         held: Any = self.names.take(arrays.numbers(self.keys[is_first]))
         return np.cumsum(is_first) - 1, held.to_pylist()
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
     from numpy.typing import NDArray
 
     from runlake.storage.states import StateRows
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
-    pc = lazy("pyarrow.compute")
 
 
 @final

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import Coded, occurs_once, standing
+from runlake.storage.standing import Coded, begins, occurs_once, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -326,7 +326,7 @@ class Holding:
         codes = self._rows.coded("run_id").codes
         if not len(codes):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        starts = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])
+        starts = np.flatnonzero(begins(codes))
         return starts, np.append(starts[1:], len(codes))
 
     @cached_property

@@ -232,7 +232,7 @@ def read_linked(query: Query, run_ids: Collection[str]) -> dict[str, Linked]:
     is_meant: Any = pc.is_in(
         facts.coded("run_id").values, value_set=arrays.strings(sorted(run_ids))
     )
-    rows = np.flatnonzero(arrays.values(is_meant.cast(pa.int8()))[facts.coded("run_id").codes])
+    rows = np.flatnonzero(arrays.truths(is_meant)[facts.coded("run_id").codes])
     found: dict[str, Linked] = {}
     said = _stand(facts.table().take(arrays.numbers(rows)), by_run=True)
     for (kind, model_id, _), fact in sorted(said.items(), key=lambda item: item[1][:3]):
@@ -289,7 +289,7 @@ def _chosen(facts: StateRows, model_ids: Collection[str] | None) -> pa.Table:
     keys = facts.coded("key")
     owners = pc.replace_substring_regex(keys.values, pattern="/.*", replacement="")
     is_meant: Any = pc.is_in(owners, value_set=arrays.strings(sorted(model_ids)))
-    rows = np.flatnonzero(arrays.values(is_meant.cast(pa.int8()))[keys.codes])
+    rows = np.flatnonzero(arrays.truths(is_meant)[keys.codes])
     return facts.table().take(arrays.numbers(rows))
 
 

@@ -18,7 +18,7 @@ from runlake.query.facts import Facts, Writers
 from runlake.query.held import Selected, chosen
 from runlake.query.words import fold_words
 from runlake.storage import arrays
-from runlake.storage.standing import places_in, standing
+from runlake.storage.standing import begins, places_in, standing
 from runlake.storage.state import MODEL_KINDS
 from runlake.storage.states import StateRows
 
@@ -102,7 +102,7 @@ class Sayers(NamedTuple):
     def runs_of(self, writers: pa.StringArray) -> pa.StringArray:
         """Return the runs of which some writers said something."""
         runs, sayers = self.pairs
-        is_meant = _flags(pc.is_in(self.writers, value_set=writers))
+        is_meant = arrays.truths(pc.is_in(self.writers, value_set=writers))
         found: Any = self.run_ids.take(arrays.numbers(np.unique(runs[is_meant[sayers]])))
         return cast("pa.StringArray", found)
 
@@ -159,9 +159,7 @@ class FoldedRuns(NamedTuple):
     @property
     def run_ids(self) -> pa.StringArray:
         """The runs, by place."""
-        column: Any = self.runs["run_id"]
-        whole: Any = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        return cast("pa.StringArray", whole)
+        return cast("pa.StringArray", arrays.whole(self.runs["run_id"]))
 
     def places_of(self, rows: StateRows) -> NDArray[np.int32]:
         """Return the place of each run of `rows.coded("run_id")`; -1 where no fact names it."""
@@ -369,8 +367,8 @@ class _Fold:
     @cached_property
     def _writers(self) -> Writers:
         facts = self._facts
-        has_fresh = _flags(pc.is_in(facts.writers.values, value_set=self._fresh))
-        is_open = has_fresh & ~_flags(pc.is_in(facts.writers.values, value_set=self._closed))
+        has_fresh = arrays.truths(pc.is_in(facts.writers.values, value_set=self._fresh))
+        is_open = has_fresh & ~arrays.truths(pc.is_in(facts.writers.values, value_set=self._closed))
         is_open[facts.writers.codes[facts.rows(schema.CLOSE)]] = False
         return Writers(is_fresh=has_fresh, is_open=is_open)
 
@@ -378,10 +376,7 @@ class _Fold:
     def _heads(self) -> NDArray[np.int64]:
         """Where a stretch of facts of one run by one writer begins."""
         facts = self._facts
-        runs, writers = facts.runs.codes, facts.writers.codes
-        is_new = np.ones(len(runs), bool)
-        is_new[1:] = (runs[1:] != runs[:-1]) | (writers[1:] != writers[:-1])
-        return np.flatnonzero(is_new)
+        return np.flatnonzero(begins(facts.runs.codes) | begins(facts.writers.codes))
 
     @cached_property
     def _ordered(self) -> pa.Table:
@@ -476,8 +471,3 @@ def _has(rows: StateRows, kind: str, key: str | None = None) -> NDArray[np.bool_
     found = np.zeros(len(runs.values), bool)
     found[runs.codes[is_there]] = True
     return found
-
-
-def _flags(found: pa.BooleanArray) -> NDArray[np.bool_]:
-    """Return booleans without nulls as NumPy's."""
-    return arrays.values(found.cast(pa.int8())).astype(bool)

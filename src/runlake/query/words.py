@@ -54,7 +54,7 @@ def fold_words(facts: Facts, writers: Writers, *, is_fresh: NDArray[np.bool_]) -
 
     def some(wanted: Collection[str], is_meant: NDArray[np.bool_]) -> NDArray[np.bool_]:
         says = pc.is_in(said, value_set=arrays.strings(sorted(wanted)))
-        flags = arrays.values(says.cast(pa.int8())).astype(bool)
+        flags = arrays.truths(says)
         return np.bincount(runs, weights=flags & is_meant[sayers], minlength=count) > 0
 
     is_heard = some(schema.OPEN, writers.is_fresh)

@@ -115,6 +115,22 @@ def is_valid(array: pa.Array[Any]) -> NDArray[np.bool_]:
     return bits.astype(bool)
 
 
+def truths(array: pa.BooleanArray) -> NDArray[np.bool_]:
+    """Return an array of truths without nulls as NumPy's."""
+    return values(array.cast(pa.int8())).astype(bool)
+
+
+def whole(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    """Return a column in one piece, not copied where it is so already."""
+    if not len(column):
+        nothing: pa.Array[Any] = pa.nulls(0, column.type)
+        return nothing
+    # Arrow copies also what is in one piece already.
+    found: Any = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    made: pa.Array[Any] = found
+    return made
+
+
 def _bitmap(mask: NDArray[np.bool_] | None) -> pa.Buffer | None:
     """Return Arrow's validity bitmap; None where nothing is null."""
     if mask is None or not mask.any():

@@ -348,7 +348,7 @@ def are_among(column: pa.ChunkedArray[Any], texts: pa.StringArray) -> NDArray[np
     for each in column.chunks:
         chunk: Any = each
         known = chunk.dictionary
-        flags = arrays.values(pc.is_in(known, value_set=texts).cast(pa.int8())).astype(bool)
+        flags = arrays.truths(pc.is_in(known, value_set=texts))
         codes = arrays.values(chunk.indices)
         found.append(flags[codes] if flags.any() else np.zeros(len(codes), bool))
     return np.concatenate(found) if found else np.zeros(0, bool)

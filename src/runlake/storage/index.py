@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
+from runlake.storage.standing import begins
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -123,7 +124,7 @@ class PointIndex:
         if not len(codes):
             none = np.zeros(0, np.int64)
             return known, none, none, codes
-        starts = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1])
+        starts = np.flatnonzero(begins(codes))
         return known, starts, np.append(starts[1:], len(codes)), codes[starts]
 
     @cached_property

@@ -90,7 +90,7 @@ class StateRows:
     def array(self, name: str) -> pa.Array[Any]:
         """Return a column in one piece; not for numbered texts, see `coded`."""
         with self._lock:
-            found: Any = _whole(self[name])
+            found: Any = arrays.whole(self[name])
             self._kept[name] = pa.chunked_array([found])
         whole: pa.Array[Any] = found
         return whole
@@ -136,7 +136,7 @@ class StateRows:
         return self._only(_RUN, run_ids, self.filed.of_runs(run_ids))
 
     def of_key(self, key: str) -> StateRows:
-        """Return the rows of one key; what of other columns is decoded for it is not kept."""
+        """Return the rows of one key; of compacted files those of the last few keys are kept."""
         return self._only(_KEY, arrays.strings([key]), self.filed.of_key(key))
 
     def beside(self, filed: Filed) -> StateRows:
@@ -182,7 +182,7 @@ class StateRows:
                 local = places[starts:cut] - (end - len(chunk))
                 found.append(chunk.take(arrays.numbers(local)))
             starts = cut
-        return _whole(pa.chunked_array(found, column.type))
+        return arrays.whole(pa.chunked_array(found, column.type))
 
     def least_clocks(self) -> dict[str, int]:
         """Return the least clock of each partition that has rows."""
@@ -191,7 +191,7 @@ class StateRows:
         if len(homes):
             of = coded(homes)
             least = np.full(len(of.values), _NO_CLOCK)
-            np.minimum.at(least, of.codes, arrays.values(_whole(clocks)))
+            np.minimum.at(least, of.codes, arrays.values(arrays.whole(clocks)))
             names: list[Any] = of.values.to_pylist()
             for home, clock in zip(names, least.tolist(), strict=True):
                 found[home] = min(clock, found.get(home, clock))
@@ -224,13 +224,3 @@ def _stacked(above: pa.ChunkedArray[Any], below: pa.ChunkedArray[Any]) -> pa.Chu
     if not len(above) or not len(below):
         return below if len(below) else above
     return pa.chunked_array([*above.chunks, *below.chunks], above.type)
-
-
-def _whole(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
-    if not len(column):
-        nothing: pa.Array[Any] = pa.nulls(0, column.type)
-        return nothing
-    # Arrow copies also what is in one piece already.
-    whole: Any = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    found: pa.Array[Any] = whole
-    return found
