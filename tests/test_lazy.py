@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,21 @@ def test_need_of_a_missing_package_names_the_package() -> None:
 
 def test_need_returns_the_module(module: str) -> None:
     assert need(module) is sys.modules[module]
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_garbage_collector_is_what_it_was_when_a_library_is_loaded(
+    module: str, *, is_on: bool
+) -> None:
+    (gc.enable if is_on else gc.disable)()
+    try:
+        need(module)
+        assert gc.isenabled() is is_on
+        with pytest.raises(MissingDependencyError):
+            need("no_such_module_anywhere")
+        assert gc.isenabled() is is_on
+    finally:
+        gc.enable()
 
 
 def test_ahead_loads_beside_the_caller_and_leaves_what_is_missing_for_later(module: str) -> None:

@@ -168,6 +168,26 @@ def test_a_pipe_that_closes_early_ends_without_a_traceback(filled: Filled) -> No
         assert process.stderr.read() == b""
 
 
+def test_a_process_does_all_that_was_asked_of_its_end(tmp_path: Path) -> None:
+    script = (
+        "import atexit, sys, threading, runlake.__main__\n"
+        "def work():\n"
+        "    threading.main_thread().join()\n"
+        "    print('done')\n"
+        "    atexit.register(print, 'goodbye', file=sys.stderr)\n"
+        "threading.Thread(target=work).start()\n"
+        "runlake.__main__.run()\n"
+    )
+    for option, code in (("--version", 0), ("--verso", 2)):
+        command = [sys.executable, "-c", script, option]
+        ended = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+        )
+        assert ended.returncode == code
+        assert ended.stdout.splitlines()[-1] == "done"
+        assert ended.stderr.splitlines()[-1] == "goodbye"
+
+
 def test_the_installed_command_is_the_module(filled: Filled) -> None:
     command = [sys.executable, "-m", "runlake", "ls", "--lake", filled.url, "--json"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)

@@ -26,4 +26,4 @@ def test_wheel_holds_the_package_its_types_and_its_licence_only(tmp_path: Path) 
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     assert wheel.name == f"runlake-{runlake.__version__}-py3-none-any.whl"
     assert names == modules | {"runlake/py.typed"} | {f"{described}/{name}" for name in about}
-    assert "runlake = runlake.cli:main" in entry_points
+    assert "runlake = runlake.__main__:run" in entry_points

@@ -214,7 +214,7 @@ def _unknown(query: Query, entity: str, key: str) -> NotFoundError:
     """Say that no run has a key, and name the nearest."""
     holding: Holding = getattr(query.folded, f"{entity}s")
     held = holding.whole
-    known: list[Any] = held.names.take(arrays.numbers(np.unique(held.keys))).to_pylist()
+    known: list[Any] = arrays.named(held.names, held.keys).to_pylist()
     return NotFoundError.of(entity, key, url=query.tables.root_url, known=known)
 
 

@@ -103,8 +103,7 @@ class Sayers(NamedTuple):
         """Return the runs of which some writers said something."""
         runs, sayers = self.pairs
         is_meant = arrays.truths(pc.is_in(self.writers, value_set=writers))
-        found: Any = self.run_ids.take(arrays.numbers(np.unique(runs[is_meant[sayers]])))
-        return cast("pa.StringArray", found)
+        return arrays.named(self.run_ids, runs[is_meant[sayers]])
 
 
 class Moved(NamedTuple):
@@ -264,8 +263,8 @@ class _Fold:
     def sayers(self) -> Sayers:
         """Who says it."""
         facts, heads = self._facts, self._heads
-        closing = np.unique(facts.writers.codes[facts.rows(schema.CLOSE)])
-        closed: Any = facts.writers.values.take(arrays.numbers(closing))
+        writers = facts.writers
+        closed = arrays.named(writers.values, writers.codes[facts.rows(schema.CLOSE)])
         pairs = facts.runs_of(heads), facts.writers.codes[heads]
         return Sayers(facts.writers.values, closed, facts.runs.values, pairs)
 

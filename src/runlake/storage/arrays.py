@@ -8,7 +8,7 @@ goes through here; nothing here knows what a column means.
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runlake._lazy import lazy
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
+
+_Values = TypeVar("_Values", bound="pa.Array[Any]")
 
 _FEW: Final = 100
 
@@ -118,6 +120,21 @@ def is_valid(array: pa.Array[Any]) -> NDArray[np.bool_]:
 def truths(array: pa.BooleanArray) -> NDArray[np.bool_]:
     """Return an array of truths without nulls as NumPy's."""
     return values(array.cast(pa.int8())).astype(bool)
+
+
+def named(known: _Values, codes: NDArray[Any]) -> _Values:
+    """Return those of some values that codes name, each once, in the order of the values.
+
+    Args:
+        known: shape (k,).
+        codes: shape (n,), places in `known`.
+    """
+    # `numpy.unique` loads `numpy.ma`, a thirtieth of the time that a first question takes.
+    is_named = np.zeros(len(known), np.bool_)
+    is_named[codes] = True
+    found: Any = known.filter(flags(is_named))
+    kept: _Values = found
+    return kept
 
 
 def whole(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:

@@ -241,8 +241,7 @@ class Filed:
             if len(chunk):
                 texts = chunk.dictionary
                 if self._wanted is not None:
-                    used = np.unique(arrays.values(chunk.indices))
-                    texts = texts.take(arrays.numbers(used))
+                    texts = arrays.named(texts, arrays.values(chunk.indices))
                 found.append((files[int(np.searchsorted(ends, start, "right"))], texts))
             start += len(chunk)
         return found

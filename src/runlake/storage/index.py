@@ -66,13 +66,13 @@ class PointIndex:
     def experiments(self, rows: NDArray[np.int64]) -> frozenset[str]:
         """Return the partitions of some rows."""
         codes, known = self._experiments
-        names: Any = known.take(arrays.numbers(np.unique(codes[rows]))).to_pylist()
+        names: Any = arrays.named(known, codes[rows]).to_pylist()
         return frozenset(names)
 
     def writers(self, rows: NDArray[np.int64]) -> frozenset[str]:
         """Return the writers of some rows."""
         codes, known = self._writers
-        names: Any = known.take(arrays.numbers(np.unique(codes[rows]))).to_pylist()
+        names: Any = arrays.named(known, codes[rows]).to_pylist()
         return frozenset(names)
 
     def places(self, rows: NDArray[np.int64]) -> list[int]:

@@ -158,8 +158,7 @@ class StateRows:
         homes, runs = map(coded, self.live([_HOME, _RUN]))
         names: list[Any] = homes.values.to_pylist()
         for home, name in enumerate(names):
-            here = arrays.numbers(np.unique(runs.codes[homes.codes == home]))
-            found.append((name, runs.values.take(here)))
+            found.append((name, arrays.named(runs.values, runs.codes[homes.codes == home])))
         return found
 
     def take(self, name: str, places: NDArray[np.int64]) -> pa.Array[Any]:
