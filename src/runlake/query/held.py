@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import Coded, begins, occurs_once, standing
+from runlake.storage.standing import Coded, begins, expand, occurs_once, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -367,11 +367,3 @@ def by_place(
     # nearly in order is sorted in no time.
     order = np.argsort(-places, kind="stable")[::-1]
     return order, np.cumsum(np.bincount(places + 1, minlength=run_count + 1))
-
-
-def expand(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return all numbers of some ranges, of the first, then of the second, and so on."""
-    counts = ends - starts
-    shift = np.repeat(starts - (np.cumsum(counts) - counts), counts)
-    found: NDArray[np.int64] = np.arange(len(shift)) + shift
-    return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from runlake._lazy import lazy
 from runlake.storage import arrays
-from runlake.storage.standing import begins
+from runlake.storage.standing import begins, expand
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -57,7 +57,7 @@ class PointIndex:
         else:
             known, starts, ends, codes = self._runs
             wanted = _is_in(known, run_ids)[codes]
-            found = _expand(starts[wanted], ends[wanted])
+            found = expand(starts[wanted], ends[wanted])
         if keys is None:
             return found
         key_codes, known = self._keys
@@ -159,11 +159,3 @@ def _is_in(known: pa.Array[Any], wanted: Collection[str]) -> NDArray[np.bool_]:
     found = np.zeros(len(known), bool)
     found[arrays.values(places)] = True
     return found
-
-
-def _expand(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return all numbers of some ranges."""
-    lengths = ends - starts
-    offsets = np.cumsum(lengths) - lengths
-    places: NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
-    return places

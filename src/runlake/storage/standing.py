@@ -105,6 +105,14 @@ def begins(groups: NDArray[Any]) -> NDArray[np.bool_]:
     return is_first
 
 
+def expand(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return all numbers of some ranges, of the first, then of the second, and so on."""
+    counts = ends - starts
+    shift = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    found: NDArray[np.int64] = np.arange(len(shift)) + shift
+    return found
+
+
 def occurs_once(groups: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell of each row whether no other is of its group; groups are numbers from 0."""
     if not len(groups):
