@@ -187,6 +187,22 @@ def test_purge_removes_a_run_and_every_byte_of_it(
     assert ask_json("purge", filled.ids["alpha"], "--yes")["rows"] == 0
 
 
+def test_purge_called_again_takes_no_run_whose_id_begins_so(
+    ask_json: Callable[..., Any], filled: Filled
+) -> None:
+    with runlake.open(filled.url) as lake:
+        for run_id in ("trial-1", "trial-10"):
+            lake.start_run(run_id=run_id).finish()
+    for _ in range(2):
+        assert ask_json("purge", "trial-1", "--yes")["run_ids"] == ["trial-1"]
+    assert "trial-10" in {row["run_id"] for row in ask_json("ls")}
+
+
+def test_purge_of_no_lake_says_so(ask: Callable[..., Result], tmp_path: Path) -> None:
+    result = ask("purge", "alpha", "--yes", "--lake", str(tmp_path / "mistyped"))
+    assert (result.exit_code, "is not a lake" in result.stderr) == (3, True)
+
+
 def test_purge_of_an_experiment_succeeds_though_the_claim_of_its_name_stays(
     ask: Callable[..., Result], filled: Filled
 ) -> None:
@@ -225,6 +241,8 @@ def test_a_terminal_is_asked_before_runs_are_purged(filled: Filled) -> None:
     assert "Remove 2 runs" in shown
     with runlake.open(filled.url, read_only=True) as lake:
         assert lake.search_runs(run_view_type="ALL").height == 5
+    code, shown = answer("n\n", "purge", "alpha", "--lake", filled.url)
+    assert f"Remove run {filled.ids['alpha']} of" in shown  # a beginning may mean another
     code, shown = answer("y\n", "purge", "alpha", "beta", "--lake", filled.url)
     assert code == 0, shown
     with runlake.open(filled.url, read_only=True) as lake:
@@ -247,7 +265,7 @@ def test_copy_brings_everything_once(
     about = json.loads(first.stdout)
     assert about["runs"] == 5
     assert about["artifacts"] == 10
-    again = json.loads(ask("copy", filled.url, target, "--json").stdout)
+    again = json.loads(ask("copy", filled.url, target, "--alone", "--json").stdout)
     assert (again["runs"], again["rows"], again["artifacts"]) == (0, 0, 0)
     shown = [
         json.loads(ask("ls", "--all", "--json", "--lake", url).stdout)

@@ -9,8 +9,10 @@ import pytest
 from runlake import ids
 from runlake.errors import FormatError, NewerFormatError, NotFoundError, StateError
 from runlake.settings import Settings
+from runlake.storage import layout, manifest
 from runlake.storage.engine import Storage
 from runlake.storage.fs import open_filesystem
+from runlake.storage.manifest import Manifest
 from runlake.storage.names import Claim
 from runlake.testing.filesystems import CountingFilesystem
 from tests.storage.lakes import named, segment, sequences, storage_on, writer_id
@@ -46,6 +48,16 @@ def test_lake_file_has_the_fields_of_the_specification(filesystem: Filesystem) -
     wanted = {"format": 1, "lake": lake, "conditional_create": filesystem.conditional_create}
     assert fields == wanted
     assert storage.conditional_create == filesystem.conditional_create
+
+
+def test_lake_file_that_was_lost_comes_again_with_the_id_in_the_manifests(
+    filesystem: Filesystem,
+) -> None:
+    lake = Storage(filesystem, Settings()).ensure_lake()
+    filesystem.put(layout.manifest(1), manifest.encode(Manifest(lake=lake, number=1)))
+    filesystem.delete_many([layout.LAKE_FILE])
+    assert Storage(filesystem, Settings()).ensure_lake() == lake
+    assert Storage(filesystem, Settings()).require_lake() == lake
 
 
 def test_lake_made_by_many_at_once_has_one_id(filesystem: Filesystem) -> None:

@@ -426,7 +426,7 @@ def test_a_store_on_which_two_could_win_is_refused_unless_nobody_else_compacts(
     memory: MemoryFilesystem,
 ) -> None:
     lake_of(memory, (curve(1, 3), [3]))
-    with pytest.raises(StateError, match="is_alone"):
+    with pytest.raises(StateError, match="alone=True"):
         Compactor(Unsafe(memory), lake=LAKE).compact(EXPERIMENT)
     assert live(memory) == ["1:0-3"]
     assert Compactor(Unsafe(memory), lake=LAKE, is_alone=True).compact(EXPERIMENT).rows == 4

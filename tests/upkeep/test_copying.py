@@ -261,7 +261,7 @@ def test_a_lake_is_not_copied_into_itself_nor_where_two_could_win(two: Two) -> N
     with pytest.raises(StateError, match="same lake"):
         copied(two.source, two.target, SOURCE, SOURCE)
     two.target.conditional_create = False
-    with pytest.raises(StateError, match="is_alone"):
+    with pytest.raises(StateError, match="alone=True"):
         copy(Place(two.source, SOURCE), Place(two.target, TARGET))
 
 

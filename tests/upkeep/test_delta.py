@@ -510,7 +510,7 @@ def test_unknown_tables_and_unsafe_stores_are_refused(memory: MemoryFilesystem) 
     with pytest.raises(InvalidInputError, match="no table 'runs' can be published; there are"):
         publish(memory, lake=LAKE, tables=["metrics", "runs"])
     memory.conditional_create = False
-    with pytest.raises(StateError, match="is_alone"):
+    with pytest.raises(StateError, match="runlake export"):
         publish(memory, lake=LAKE)
     assert memory.list(layout.TABLES) == []
     publish(memory, lake=LAKE, is_alone=True)

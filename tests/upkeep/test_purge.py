@@ -19,6 +19,8 @@ from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.memoryfs import MemoryFilesystem
 from runlake.testing.filesystems import Call, SimulatedCrash, Wrapper
 from runlake.upkeep import removal as removal_module
+from runlake.upkeep.checks import findings
+from runlake.upkeep.checks.verify import verify
 from runlake.upkeep.purge import NAME, OBJECT, PROJECTION, QUARANTINE, WRITER, Purged, purge
 from runlake.upkeep.purge import purge_experiment as purge_experiment_
 from runlake.upkeep.vacuum import vacuum
@@ -259,10 +261,22 @@ def test_a_run_whose_id_is_an_experiments_too_is_refused(world: World) -> None:
 
 def test_a_store_without_conditional_create_is_refused_unless_alone(world: World) -> None:
     world.fs.conditional_create = False
-    with pytest.raises(StateError, match="is_alone"):
+    with pytest.raises(StateError, match="alone=True"):
         purge(world.fs, lake=LAKE, run_ids=[GONE])
     purge(world.fs, lake=LAKE, run_ids=[GONE], is_alone=True)
     world.check()
+
+
+def test_files_of_a_purged_run_are_a_fault_until_it_is_purged_again(world: World) -> None:
+    purge_run(world.fs)
+    before = verify(world.fs).findings
+    place = layout.artifacts(EXPERIMENT, GONE)
+    world.fs.put(f"{place}late.txt", MARK.encode())
+    (fault,) = set(verify(world.fs).findings) - {*before}
+    assert (fault.key, fault.kind, fault.is_fault) == (place, findings.PURGED, True)
+    assert f"runlake purge {GONE}" in fault.detail
+    purge_run(world.fs)
+    assert verify(world.fs).findings == before
 
 
 def test_what_is_uploaded_late_stays_out_for_ever(world: World) -> None:

@@ -107,6 +107,28 @@ def test_a_foreign_manifest_goes_aside_and_ours_is_rebuilt(memory: MemoryFilesys
     assert manifests.newest(memory, lake=LAKE).number == 1001
 
 
+def test_tables_of_another_lake_go_aside_where_no_vacuum_takes_them(
+    memory: MemoryFilesystem,
+) -> None:
+    writers = make_busy(memory)
+    theirs = {
+        replace(name, nonce=ids.new_nonce()).key: data.replace(LAKE.encode(), b"f" * 32)
+        for key, data in objects(memory).items()
+        if (name := layout.parse_table_file(key)) is not None
+    }
+    for key, data in theirs.items():
+        memory.put(key, data)
+    top = layout.manifest(1000)
+    memory.put(top, manifest.encode(Manifest(lake="f" * 32, number=1000)))
+    report = repair(memory)
+    aside = [key for deed, key in deeds(report) if deed == findings.QUARANTINED]
+    assert {*aside} == {*theirs, top}
+    assert aside[-1] == top  # whoever is killed before has left the alarm
+    vacuum(memory, lake=LAKE, grace_s=0, is_dry_run=False)
+    assert {key: memory.get(f"quarantine/{key}") for key in theirs} == theirs
+    assert (report.is_sound, held(memory)) == (True, expected(writers))
+
+
 def test_watermarks_that_had_gone_cold_come_out_right(
     memory: MemoryFilesystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +185,17 @@ def test_a_table_file_without_sources_is_lost_and_never_silently(
     assert not report.is_sound  # it says what stays lost
     assert not [each for each in report.findings if each.key == broken.path]
     held(memory)  # what is left can be read
+
+
+def test_a_lost_file_about_writers_is_not_said_to_lose_rows_of_runs(
+    memory: MemoryFilesystem,
+) -> None:
+    writers = make_busy(memory)
+    broken = manifests.newest(memory, lake=LAKE).files("writers")[0]
+    memory.put(broken.path, memory.get(broken.path)[:-30])
+    with pytest.warns(DataLossWarning, match="about writers .* no row of a run is"):
+        repair(memory)
+    assert held(memory).rows == expected(writers).rows
 
 
 def test_a_repair_refuses_where_only_the_lost_manifest_told_what_was_purged(

@@ -155,7 +155,7 @@ def _vacuum(context: click.Context, *, delete: bool, grace: str, experiment: str
     if not _output.give(
         options, lake.settings, rows=lambda: about, table=lambda: _output.table_of(columns)
     ):
-        _print_vacuumed(found)
+        _print_vacuumed(found, grace)
 
 
 def _span(text: str) -> float:
@@ -167,12 +167,12 @@ def _span(text: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def _print_vacuumed(found: Vacuumed) -> None:
+def _print_vacuumed(found: Vacuumed, grace: str) -> None:
     sizes: dict[str, list[int]] = defaultdict(list)
     for each in found.removed:
         sizes[each.reason].append(each.size_bytes)
     if not sizes:
-        _output.talk("there is nothing to delete.")
+        _output.talk(f"nothing to delete: nothing was replaced more than {grace} ago.")
         return
     reasons = sorted(sizes)
     _output.print_table(
@@ -211,9 +211,13 @@ def _purge(
         message = "name runs, or an --experiment."
         raise click.UsageError(message)
     options = context.ensure_object(Options)
+    options.open().close()  # a mistyped path is told from a lake that lacks a run
     with options.open(read_only=False) as lake:
-        run_ids = [_full_id(lake, run) for run in runs]
+        purged = _purged(lake)
+        run_ids = [run if run in purged else _full_id(lake, run) for run in runs]
         what = many(len(set(run_ids)), "run") if runs else f"experiment {experiment!r}"
+        if len(set(run_ids)) == 1:
+            what = f"run {run_ids[0]}"
         _output.ask_first(f"Remove {what} of {lake.url} for ever?", is_sure=yes)
         with _output.progress() as show:
             found = lake.maintain.purge(
@@ -235,8 +239,14 @@ def _purge(
     context.exit(_LEFT if {each.kind for each in found.left} - stays else 0)
 
 
+def _purged(lake: Lake) -> frozenset[str]:
+    """Return the ids that were purged, to the end or not: none may mean another run's beginning."""
+    lake.refresh()
+    return frozenset() if lake.snapshot is None else lake.snapshot.manifest.purged
+
+
 def _full_id(lake: Lake, run: str) -> str:
-    """Return the id of a run; one that was hidden by an earlier purge goes by its full id."""
+    """Return the id of a run; where none is found, the upkeep itself judges a full one."""
     try:
         return questions.ask(lake, lambda query: listing.find_run(query, run))
     except NotFoundError:
@@ -272,6 +282,7 @@ def _print_purged(found: Purged) -> None:
 @click.option(
     "-e", "--experiment", "experiments", metavar="NAME", multiple=True, help="Only its runs; again."
 )
+@_alone_option
 @shared_options
 @click.pass_context
 def _copy(
@@ -281,6 +292,7 @@ def _copy(
     target: str,
     runs: tuple[str, ...],
     experiments: tuple[str, ...],
+    alone: bool,
 ) -> None:
     """Bring runs with their artifacts from the lake SRC into the lake DST.
 
@@ -298,6 +310,7 @@ def _copy(
             target,
             run_ids=run_ids or None,
             experiments=list(experiments) or None,
+            alone=alone,
             progress=lambda done: show(_how_far_copied(done)),
         )
     about = _plain(found)

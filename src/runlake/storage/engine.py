@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 from runlake import ids, schema
 from runlake.errors import FormatError, InvalidInputError, NotFoundError, StateError
 from runlake.settings import cache_root
-from runlake.storage import layout, names, pinfs, rowobject
+from runlake.storage import layout, manifests, names, pinfs, rowobject
 from runlake.storage.cache import PINS, open_cache
 from runlake.storage.fs import open_filesystem
 from runlake.storage.latefs import late_files
@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 # not merely busy.
 _READ_TRIES: Final = 5
 _FILES_SHOWN: Final = 3
-_OURS: Final = frozenset({"log", "names", "tables", "manifests", "artifacts", layout.LAKE_FILE})
+_OURS: Final = frozenset(
+    {"log", "names", "tables", "manifests", "artifacts", "quarantine", layout.LAKE_FILE}
+)
 
 
 @final
@@ -129,7 +131,8 @@ class Storage:
         Raises:
             StateError: the folder holds other things, and should not become a lake by accident.
             StorageError: the store cannot be written.
-            FormatError: the lake file is damaged, or newer than this runlake.
+            FormatError: the lake file is damaged, or newer than this runlake; or it is gone, and
+                the newest manifest is damaged.
         """
         lake = self.lake_id()
         if lake is not None:
@@ -143,7 +146,8 @@ class Storage:
             raise StateError(message, url=self.url)
         fields = {
             "format": schema.FORMAT_VERSION,
-            "lake": ids.new_lake_id(),
+            # The lake's file alone may be lost: under another id its manifests were foreign.
+            "lake": manifests.lake_of(self.fs) or ids.new_lake_id(),
             "conditional_create": self.fs.probe(),
         }
         data = json.dumps(fields, separators=(",", ":")).encode()

@@ -151,7 +151,8 @@ def decode(data: bytes, *, number: int, key: str, lake: str, url: str) -> Manife
         message = (
             f"ALARM: {url}/{key} belongs to lake {manifest.lake}, but this lake is {lake}. "
             "Somebody has copied the files of one lake over those of another; nothing is read "
-            "until they are apart again. Move the foreign ones away, then run `runlake verify`."
+            "until they are apart again: `runlake verify` names the foreign ones, and with "
+            "--repair moves them to quarantine/."
         )
         raise FormatError(message, url=url)
     if manifest.number != number:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runlake.errors import StorageError
+from runlake.errors import FormatError, StorageError
 from runlake.storage import layout, manifest
 from runlake.storage.manifest import Manifest
 
@@ -60,6 +61,24 @@ def read(fs: Filesystem, number: int, *, lake: str) -> Manifest:
     """
     key = layout.manifest(number)
     return manifest.decode(fs.get(key), number=number, key=key, lake=lake, url=fs.url)
+
+
+def lake_of(fs: Filesystem) -> str | None:
+    """Return the id of the lake whose manifests are there, None where none are.
+
+    Raises:
+        StorageError: the store cannot be read.
+        FormatError: the newest is damaged.
+    """
+    found = listed(fs)
+    if not found:
+        return None
+    key = layout.manifest(found[-1].number)
+    try:
+        return str(json.loads(fs.get(key))["lake"])
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"{fs.url}/{key} is no readable manifest: {error!r}"
+        raise FormatError(message, url=fs.url) from error
 
 
 def newest(fs: Filesystem, *, lake: str) -> Manifest:

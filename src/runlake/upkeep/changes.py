@@ -105,6 +105,7 @@ def refuse_unsafe_store(fs: Filesystem, *, is_alone: bool) -> None:
         return
     message = (
         f"{fs.url} cannot create an object only where there is none, so two compactions at once "
-        "would lose rows. If nobody else compacts this lake now or while you do, say so: is_alone."
+        "would lose rows. If nobody else compacts this lake now or while you do, say so: "
+        "alone=True, or --alone."
     )
     raise StateError(message, url=fs.url)

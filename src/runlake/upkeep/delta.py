@@ -379,7 +379,7 @@ def _refuse_unsafe_store(fs: Filesystem, *, is_alone: bool) -> None:
         return
     message = (
         f"{fs.url} cannot create an object only where there is none, so two publishers at once "
-        "could leave a log that names the wrong files. If nobody else publishes now, say so: "
-        "is_alone."
+        "could leave a log that names the wrong files. `runlake export` writes files for other "
+        "engines."
     )
     raise StateError(message, url=fs.url)

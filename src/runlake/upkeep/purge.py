@@ -250,6 +250,7 @@ class _Purge:
         newest = self._hide({*self.done.run_ids, *experiments})
         ended: set[str] = set()
         todo = set(found.by_partition()) | set(experiments)
+        unseen = set(self.done.run_ids) - found.run_ids
         while todo - ended:  # a writer may have gone on with a run in another experiment
             for experiment_id in sorted(todo - ended):
                 self._clear(experiment_id, search, found)
@@ -257,6 +258,10 @@ class _Purge:
             newest = manifests.newest(self._fs, lake=self._lake)
             found = search.everywhere(newest)
             todo = set(found.by_partition())
+        if unseen:  # purged before; who was at work then may have put files since
+            places = {*found.partitions, *said, ids.DEFAULT_EXPERIMENT_ID} - ended
+            for experiment_id in sorted(places):
+                self._delete_artifacts(experiment_id)
         left = [*_held(found), *self._elsewhere(ended, said, experiments), *self._versions()]
         self._say(left=tuple(left))
         return self.done

@@ -104,7 +104,11 @@ class _Repair:
     def run(self) -> list[Mended]:
         check = self.check
         if check.lake is None:
-            detail = "which lake this is cannot be told; bring the file back from a copy"
+            way = "delete it and " if layout.LAKE_FILE in check.entries else ""
+            detail = (
+                f"bring the file back from a copy, or {way}log a run: that makes it anew, with "
+                "the id in the manifests"
+            )
             return [Mended(layout.LAKE_FILE, REFUSED, detail)]
         history = check.history
         if history is not None and history.is_newer:
@@ -303,8 +307,7 @@ class _Repair:
             (file for of in base.tables.values() for file in of if file.path in broken),
             key=lambda file: file.path,
         ):
-            detail = f"its {file.rows} rows, of runs {file.min_run} to {file.max_run}, are lost"
-            self.say(file.path, LOST, detail)
+            self.say(file.path, LOST, _lost(file))
         kept = {
             table: tuple(file for file in files if file.path not in broken)
             for table, files in base.tables.items()
@@ -341,6 +344,8 @@ class _Repair:
             for segment in log_check.listed(self.check.entries.values())
             if not self.check.book.is_broken(segment.name.key)
         ]
+        # Manifests last: while another lake's is there no vacuum takes that lake's tables.
+        broken.sort(key=lambda each: layout.parse_manifest(each.key) is not None)
         for finding in {each.key: each for each in broken}.values():
             key = finding.key
             name = layout.parse_segment(key)
@@ -393,6 +398,15 @@ class _Repair:
                     "`runlake recover` on its host brings them again if its journal is there"
                 )
                 self.say(name.key, LOST, detail)
+
+
+def _lost(file: TableFile) -> str:
+    """Tell whose rows are lost with a compacted file."""
+    of = f"{file.min_run} to {file.max_run}"
+    name = layout.parse_table_file(file.path)
+    if name is not None and name.table == WRITERS.name:
+        return f"its {file.rows} rows about writers {of} are lost; no row of a run is"
+    return f"its {file.rows} rows{f', of runs {of},' if file.max_run else ''} are lost"
 
 
 def _of(name: SegmentName) -> tuple[str, str]:

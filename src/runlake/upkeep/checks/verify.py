@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +31,12 @@ from runlake.upkeep.checks.findings import (
     ARTIFACT,
     COUNT,
     DAMAGED,
+    FOREIGN,
     LEFTOVER,
     MISSING,
     NEWER,
     ORPHAN,
+    PURGED,
     QUARANTINED,
     UNKNOWN,
     Checked,
@@ -244,6 +247,11 @@ class Check:
         for entry in others:
             name = layout.parse_table_file(entry.key)
             number = 0 if name is None else name.number
+            said = self.footers.get(entry.key)
+            if said is not None and self.lake not in {None, said.lake}:
+                detail = f"it is of lake {said.lake}: somebody has copied it here"
+                self.book.say(entry.key, FOREIGN, detail)
+                continue
             if self.base is None:
                 detail = "no manifest that can be read tells whether it is in force"
             elif number > max(top, self.base.number):
@@ -286,6 +294,7 @@ class Check:
     def _check_artifacts(self, *, is_deep: bool) -> None:
         """Check that artifacts are there and have the size, and the content, that was logged."""
         purged = frozenset[str]() if self.base is None else self.base.purged
+        self._check_purged(purged)
         if is_deep:
             self._check_unlogged(purged)
         for key, said in sorted(self._artifacts.files.items()):
@@ -302,6 +311,17 @@ class Check:
                 self.book.say(key, ARTIFACT, detail)
             elif is_deep and said.sha256 and self._sha256(entry) != said.sha256:
                 self.book.say(key, ARTIFACT, "its content is not what was logged")
+
+    def _check_purged(self, purged: Collection[str]) -> None:
+        """Report files of purged runs: the purge was ended, or somebody put them since."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for key in self.entries:
+            parts = key.split("/")
+            if key.startswith(layout.ARTIFACTS) and len(parts) > _RUN_PARTS and parts[2] in purged:
+                counts[parts[1], parts[2]] += 1
+        for (experiment_id, run_id), count in counts.items():
+            detail = f"{count} of its files; `runlake purge {run_id}` takes them away"
+            self.book.say(layout.artifacts(experiment_id, run_id), PURGED, detail)
 
     def _check_unlogged(self, purged: Collection[str]) -> None:
         """Note artifacts that no event speaks of, or whose latest event says that they are gone."""
