@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from runlake import clock, ids, settings, upkeep
+from runlake import clock, ids, schema, settings, upkeep
 from runlake._lazy import lazy, made_once
 from runlake.changes import Changes
 from runlake.errors import InvalidInputError, NotFoundError, StorageError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from runlake import companions, maintain, pinned, provenance, run, run_plan
-    from runlake.artifacts import sending, store
+    from runlake.artifacts import replacement, sending, store
     from runlake.artifacts.store import Artifacts
     from runlake.maintain import Maintain
     from runlake.pinned import PinnedLake
@@ -47,6 +47,7 @@ else:
     provenance = lazy("runlake.provenance")
     reading = lazy("runlake.registry.reading")
     registry = lazy("runlake.registry.registry")
+    replacement = lazy("runlake.artifacts.replacement")
     run = lazy("runlake.run")
     run_plan = lazy("runlake.run_plan")
     sending = lazy("runlake.artifacts.sending")
@@ -143,7 +144,9 @@ class Lake(Changes):
     @made_once
     def artifacts(self) -> Artifacts:
         """The files of runs."""
-        ledger = store.Ledger(self._logged_files, self._write, self._note, self._check_place)
+        ledger = store.Ledger(
+            self._logged_files, self._write, self._note, self._check_place, self._hear
+        )
         return store.Artifacts(
             self._storage,
             lambda run_id: self.get_run(run_id).info.experiment_id,
@@ -439,6 +442,14 @@ class Lake(Changes):
     def _logged_files(self, run_id: str) -> dict[str, sending.Logged]:
         found = self._ask(lambda query: stored.logged_files(query, run_id))
         return {path: sending.Logged(size, sha256, at_us) for path, size, sha256, at_us in found}
+
+    def _hear(self, run_id: str, path: str) -> replacement.Heard:
+        """Read the log anew: what it says of a path of a run."""
+        self.refresh()
+        digests = self._ask(lambda query: stored.logged_digests(query, run_id, path))
+        info = self.get_run(run_id).info
+        is_open = info.status == schema.RUNNING and not info.is_stale
+        return replacement.Heard(frozenset(digests), digests[0] if digests else "", is_open)
 
     def _take(self) -> Query:
         """Take a snapshot; whoever may write has experiments compacted that are long overdue."""

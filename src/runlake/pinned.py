@@ -18,7 +18,7 @@ from runlake.storage.snapshot import SnapshotExpiredError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runlake.artifacts import sending, store
+    from runlake.artifacts import replacement, sending, store
     from runlake.query import artifacts as stored
     from runlake.query.folded import Folded
     from runlake.registry import reading, standing, trail
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from runlake.storage.tables import SnapshotTables
 else:
     reading = lazy("runlake.registry.reading")
+    replacement = lazy("runlake.artifacts.replacement")
     sending = lazy("runlake.artifacts.sending")
     standing = lazy("runlake.registry.standing")
     store = lazy("runlake.artifacts.store")
@@ -101,7 +102,14 @@ class PinnedLake(Questions):
         artifacts = store.Artifacts(
             self._storage,
             lambda run_id: self.get_run(run_id).info.experiment_id,
-            ledger=store.Ledger(self._logged_files, *[self._refuse] * 3),
+            ledger=store.Ledger(
+                self._logged_files,
+                self._refuse,
+                self._refuse,
+                self._refuse,
+                # What was logged since is no part of the snapshot.
+                lambda *_: replacement.Heard(frozenset(), "", is_open=False),
+            ),
             parallel=self.settings.parallel_requests,
         )
         house = reading.House(

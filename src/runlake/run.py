@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from runlake.writing.events import Row
 
 _now_ns: Final = clock.now_ns
-ALERT_EVERY_S: Final = 5.0
-"""At most this often an alert hurries the upload; others wait for the next one."""
+HURRY_EVERY_S: Final = 2.0
+"""At most this often a run hurries the upload; what comes in between shares the next one."""
 
 
 class Companion(Protocol):
@@ -77,6 +77,7 @@ class Run(RunFiles):
         self._next_step = 0
         self._companions: list[Companion] = []
         self._hurried_s = -math.inf
+        self._paths = set()
         self._log = RunLog(plan, drain, settings)
         self._log.begin(opening_rows(plan) + self._tag_rows(tags.items()))
         self.is_open = True
@@ -358,11 +359,7 @@ class Run(RunFiles):
             raise InvalidInputError(message)
         said = {"title": values.name("alert", title), "text": values.text("alert", title, text)}
         self._events([(self.run_id, schema.ALERT, level, None, to_json(said))])
-        # Many in a row share an upload: a loop of alerts must not be a loop of requests.
-        now_s = clock.monotonic_s()
-        if now_s >= self._hurried_s + ALERT_EVERY_S:
-            self._hurried_s = now_s
-            self._drain.soon()
+        self._hurry()
 
     # Its end.
 
@@ -454,6 +451,17 @@ class Run(RunFiles):
         for run_id, kind, key, _, text in rows:
             if kind == schema.PARAM and run_id == self.run_id and text is not None:
                 self._params[key] = text
+
+    def _hurry(self) -> None:
+        # A loop of alerts must not be a loop of requests.
+        now_s = clock.monotonic_s()
+        if now_s >= self._hurried_s + HURRY_EVERY_S:
+            self._hurried_s = now_s
+            self._drain.soon()
+            return
+        if now_s >= self._hurried_s:
+            self._hurried_s += HURRY_EVERY_S  # when the next one is due
+        self._drain.soon(self._hurried_s - now_s)
 
     def _param_rows(self, params: Iterable[tuple[str, object]]) -> list[Row]:
         rows: list[Row] = []

@@ -35,6 +35,7 @@ class RunFiles:
 
     _artifacts: Artifacts
     _log: RunLog
+    _paths: set[str]
 
     def _place(self) -> Place:
         """Return the ids of the run's experiment and of the run."""
@@ -42,6 +43,10 @@ class RunFiles:
 
     def _events(self, rows: list[Row]) -> None:
         """Log rows that are no metric points, all of them or none."""
+        raise NotImplementedError
+
+    def _hurry(self) -> None:
+        """Have what was logged in the store within two seconds."""
         raise NotImplementedError
 
     # Files as they are.
@@ -59,7 +64,7 @@ class RunFiles:
         """
         self._log.check_open()
         for row in self._artifacts.put(self._place(), local_path, folder=artifact_path):
-            self._events([row])
+            self._put_at(row)
 
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
         """Upload all files below a folder; returns when they are in the store.
@@ -74,7 +79,7 @@ class RunFiles:
         """
         self._log.check_open()
         for row in self._artifacts.put_all(self._place(), local_dir, folder=artifact_path):
-            self._events([row])
+            self._put_at(row)
 
     def log_text(self, text: str, artifact_file: str) -> None:
         """Write text as an artifact, in UTF-8; returns when it is in the store.
@@ -88,13 +93,17 @@ class RunFiles:
             StorageError: the store refused.
         """
         self._log.check_open()
-        self._events([self._artifacts.put_bytes(self._place(), artifact_file, data=_encoded(text))])
+        row = self._artifacts.put_bytes(self._place(), artifact_file, data=_encoded(text))
+        self._put_at(row)
 
     def log_dict(self, dictionary: Mapping[str, Any] | list[Any], artifact_file: str) -> None:
         """Write a mapping or list as an artifact: YAML where the path ends so, else JSON.
 
+        Arrays and scalars of NumPy and its kin become lists and numbers; what the format does not
+        know becomes its text.
+
         Args:
-            dictionary: what JSON can hold.
+            dictionary: what JSON can hold, but for that.
             artifact_file: path below the run, as `config.json` or `config.yaml`.
 
         Raises:
@@ -103,7 +112,7 @@ class RunFiles:
             StorageError: the store refused.
         """
         self._log.check_open()
-        self._events([self._artifacts.put_dict(self._place(), artifact_file, value=dictionary)])
+        self._put_at(self._artifacts.put_dict(self._place(), artifact_file, value=dictionary))
 
     # Media: files that are shown by key and step.
 
@@ -275,7 +284,19 @@ class RunFiles:
             row = self._artifacts.put_bytes(self._place(), path, data=medium.data, about=about)
         else:
             row = self._artifacts.put_file(self._place(), path, file=medium.file, about=about)
+        if path == spot.artifact_file:
+            self._put_at(row)
+        else:  # a path that nothing had before
+            self._events([row])
+
+    def _put_at(self, row: Row) -> None:
+        """Log a file under a path of the caller's own, which may have replaced another."""
         self._events([row])
+        path = row[2]
+        # Until the log says so, whoever fetches the file finds another than was logged.
+        if path in self._paths:
+            self._hurry()
+        self._paths.add(path)
 
 
 def _spot(

@@ -357,8 +357,9 @@ def test_a_file_written_to_all_the_time_is_refused(
 # Fetch.
 
 
-def test_a_wrong_digest_is_told_and_nothing_is_left(lake: Lake, run: Run, tmp_path: Path) -> None:
-    run.log_text("as it was logged", "file.txt")
+def test_a_wrong_digest_is_told_and_nothing_is_left(lake: Lake, tmp_path: Path) -> None:
+    with lake.start_run() as run:
+        run.log_text("as it was logged", "file.txt")
     (entry,) = (e for e in lake._storage.fs.list("artifacts/") if e.key.endswith("/file.txt"))
     lake._storage.fs.put(entry.key, b"not what was log")
     with pytest.raises(FormatError, match="not what was logged"):

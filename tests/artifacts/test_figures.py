@@ -72,3 +72,9 @@ def test_an_image_of_plotly_without_kaleido_says_what_to_install(
 def test_what_is_no_figure_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"got a list.*log_html"):
         drawn([], ".png")
+
+
+@pytest.mark.parametrize("suffix", [".html", ".json"])
+def test_what_plotly_refuses_is_said(chart: PlotlyFigure, suffix: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"cannot write the figure as .*nothing"):
+        drawn(chart, suffix, save_kwargs={"nothing": 1})

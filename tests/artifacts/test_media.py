@@ -57,6 +57,7 @@ def test_two_keys_never_share_a_folder(one: str, other: str) -> None:
 
 
 @given(steps=st.lists(STEPS, min_size=2, max_size=5, unique=True))
+@example(steps=[-11, -9_000_000_000_000_000_001])
 def test_paths_of_a_key_sort_by_step_and_never_repeat(steps: list[int]) -> None:
     medium = Medium(IMAGE, b"x", ".png")
     paths = {Spot(None, "k", step).path(medium): step for step in [*steps, *steps]}

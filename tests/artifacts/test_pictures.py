@@ -202,3 +202,15 @@ def test_a_header_that_is_cut_gives_no_size_and_no_crash(cut: int, form: str) ->
 
 def test_a_jpeg_of_noise_does_not_run_for_ever() -> None:
     assert picture(b"\xff\xd8\xff" + struct.pack(">H", 0) * 1000).details in ({}, None)
+
+
+@pytest.mark.parametrize("mode", ["PA", "RGBa"])
+def test_an_image_that_is_clear_in_places_stays_so(mode: str) -> None:
+    image = Image.new("RGBA", (1, 1), (255, 0, 0, 0)).convert(mode)
+    found = Image.open(io.BytesIO(picture(image).data)).convert("RGBA")
+    assert found.tobytes()[3] == 0
+
+
+def test_an_image_of_a_mode_that_pillow_cannot_turn_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="of mode La cannot be written"):
+        picture(Image.new("La", (2, 2)))

@@ -169,3 +169,15 @@ def test_parts_of_one_type_are_their_rows_in_order(frames: pl.DataFrame) -> None
     parts = [frames.slice(start, 2) for start in range(0, max(1, frames.height), 2)]
     found = unite([part.to_arrow() for part in parts], [str(n) for n in range(len(parts))])
     assert_frame_equal(to_polars(found), frames)
+
+
+def test_a_column_of_python_objects_is_refused_and_not_kept_as_addresses() -> None:
+    frame = pl.DataFrame({"fine": [1], "thing": pl.Series([object()], dtype=pl.Object)})
+    with pytest.raises(InvalidInputError, match="'thing' holds Python objects"):
+        sheet(frame, step=None)
+
+
+@pytest.mark.parametrize("series", [pd.Series([1, 2], name="a"), pl.Series("a", [1, 2])])
+def test_a_single_column_is_no_table(series: object) -> None:
+    with pytest.raises(InvalidInputError, match="a table is"):
+        sheet(series, step=None)

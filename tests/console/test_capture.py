@@ -240,7 +240,8 @@ def test_the_traceback_that_ends_a_script_is_kept(tmp_path: Path) -> None:
 
 def test_what_a_forked_child_prints_is_not_its_parents(tmp_path: Path) -> None:
     body = """
-import os
+import os, warnings
+warnings.simplefilter('ignore', DeprecationWarning)  # Python 3.12 warns of any thread
 child = os.fork()
 if child == 0:
     print("child", flush=True)
@@ -258,7 +259,8 @@ print("parent")
 
 def test_a_child_may_keep_what_it_prints_in_a_run_of_its_own(tmp_path: Path) -> None:
     body = """
-import os
+import os, warnings
+warnings.simplefilter('ignore', DeprecationWarning)  # Python 3.12 warns of any thread
 child = os.fork()
 if child == 0:
     with runlake.start_run(run_id="child", nested=True, log_console=True):

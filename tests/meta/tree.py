@@ -49,10 +49,10 @@ def tracked() -> list[Path]:
     return [ROOT / line for line in listing.splitlines() if (ROOT / line).is_file()]
 
 
-def run_python(*arguments: str | Path, folder: Path) -> str:
+def run_python(*arguments: str | Path, folder: Path, given: str | None = None) -> str:
     """Run Python as a user who has set nothing, at home in a folder of the test.
 
-    Warnings are errors, as in the tests themselves.
+    Warnings are errors, as in the tests themselves. What is given is its standard input.
 
     Returns:
         What it printed.
@@ -63,6 +63,7 @@ def run_python(*arguments: str | Path, folder: Path) -> str:
         [sys.executable, "-W", "error", *arguments],
         cwd=folder,
         env=kept | {"HOME": str(folder)},
+        input=given,
         capture_output=True,
         text=True,
         check=False,

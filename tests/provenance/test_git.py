@@ -225,3 +225,15 @@ def test_no_user_or_password_is_left_in_a_remote_address(
 )
 def test_addresses_of_all_kinds_keep_what_is_no_secret(address: str, kept: str) -> None:
     assert without_user(address) == kept
+
+
+def test_a_repository_of_another_user_is_named_with_the_way_out(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit()
+    # What git itself has for its tests: as if the owner was another one.
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    root = str(repository.folder)
+    why = f"{root} belongs to another user: git config --global --add safe.directory {root}"
+    assert look(repository.folder).said == {"unknown": {"repository": why}}
+    assert look(tmp_path / "gone").said["unknown"]["repository"] != why

@@ -72,6 +72,12 @@ def test_modules_commands_and_packages_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_a_program_on_standard_input_has_no_script(tmp_path: Path) -> None:
+    for arguments in (["-", "--x"], []):
+        said = json.loads(run_python(*arguments, folder=tmp_path, given=SAY))
+        assert (said["kind"], said["script"], said["stdin"]) == ("stdin", None, None)
+
+
 def test_a_notebook_is_known_by_its_path_where_somebody_tells(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

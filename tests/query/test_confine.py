@@ -290,6 +290,13 @@ def test_ctrl_c_stops_a_query_as_it_stops_everything(
     assert query.sql("SELECT 1 AS one")["one"].to_pylist() == [1]
 
 
+def test_a_query_of_too_many_parts_is_refused_by_whoever_sees_it_first(query: Query) -> None:
+    # Python's JSON up to 3.11, and later DuckDB, which would otherwise plan for hours.
+    parts = "".join(f", range(1) t{n}" for n in range(1500))
+    with pytest.raises(InvalidInputError, match=r"one inside the other|Max expression depth"):
+        query.sql(f"SELECT count(*) FROM range(1) {parts}")
+
+
 def test_the_memory_error_names_the_setting(query: Query) -> None:
     with pytest.raises(LimitExceededError, match=r"64 MiB.*RUNLAKE_QUERY_MEMORY_BYTES"):
         query.sql("SELECT list(range) FROM range(1000000000)")

@@ -136,3 +136,13 @@ def test_error_in_a_condition_shows_the_condition_as_it_was_given(lake: Lake, ru
     with pytest.raises(FilterSyntaxError) as wrong:
         lake.registry.promote("digits", 1, "champion", require="metrics.acc > 0 and x y")
     assert "run_id" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("require", ["", " \n"])
+def test_an_empty_condition_is_refused_and_promotes_nothing(
+    lake: Lake, run_id: str, require: str
+) -> None:
+    assert run_id
+    with pytest.raises(InvalidInputError, match="condition of a promotion is empty"):
+        lake.registry.promote("digits", 1, "champion", require=require)
+    assert promotions(lake) == []

@@ -335,9 +335,10 @@ def ended(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_forked_child_neither_samples_nor_hangs(tmp_path: Path) -> None:
     script = """
-import os, sys, threading
+import os, sys, threading, warnings
 import runlake
 run = runlake.start_run(log_system_metrics=True)
+warnings.simplefilter('ignore', DeprecationWarning)  # Python 3.12 warns of any thread
 child = os.fork()
 if child == 0:
     assert "runlake-system" not in {each.name for each in threading.enumerate()}

@@ -4,7 +4,7 @@ import errno
 import os
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import pytest
 
@@ -14,7 +14,7 @@ from runlake.settings import Settings
 from runlake.storage import segments
 from runlake.storage.engine import Storage
 from runlake.storage.layout import parse_segment
-from runlake.testing.filesystems import FaultyFilesystem, SlowFilesystem
+from runlake.testing.filesystems import Call, FaultyFilesystem, SlowFilesystem, Wrapper
 from runlake.writing import lanes, recover
 from runlake.writing.drain import Drain
 from runlake.writing.lanes import FAR, LOCAL
@@ -34,11 +34,14 @@ from tests.writing.drains import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from runlake.storage.filesystem import Filesystem
     from runlake.testing.filesystems import CountingFilesystem
     from tests.writing.conftest import FakeTime
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -609,3 +612,36 @@ def test_journal_of_a_living_process_is_no_dead_ones(
     [folder] = still.folders
     assert OwnerLock.take(folder) is None
     assert folder.exists()
+
+
+@final
+class CallingFilesystem(Wrapper):
+    """Calls somebody while it puts."""
+
+    def __init__(self, inner: Filesystem) -> None:
+        """Call nobody yet."""
+        super().__init__(inner)
+        self.call: Callable[[], None] = lambda: None
+
+    def around(self, call: Call, action: Callable[[], T]) -> T:
+        if call.verb.startswith("put") and call.keys[0].startswith("log/"):
+            self.call()
+        return action()
+
+
+def test_what_hurries_while_its_writer_uploads_is_due_soon(
+    settings: Settings, time: FakeTime
+) -> None:
+    calling = CallingFilesystem(memory_filesystem())
+    drain = StillDrain(Storage(calling, settings), settings)
+    run = start_run(drain, settings)
+    time.now_s += 3600.0
+    calling.call = drain.soon
+    drain.serve()
+    run.log_metric("loss", 0.0, 0)
+    time.now_s += 1.0
+    calling.call = lambda: None
+    drain.serve_due()
+    assert drain.pending == 0
+    [lane] = drain._lanes
+    assert lane.due_s - time.now_s >= 10.0

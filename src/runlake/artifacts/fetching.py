@@ -38,15 +38,23 @@ class Wanted(NamedTuple):
         target: where it goes.
         size_bytes: as the listing says.
         sha256: as the log says, in hex; empty if it says nothing.
+        written_us: when the store says that it was written, microseconds since 1970, UTC.
     """
 
     key: str
     target: Path
     size_bytes: int
     sha256: str
+    written_us: int = 0
 
 
-def fetch(fs: Filesystem, wanted: Wanted, *, arrived: Callable[[int], None]) -> None:
+def fetch(
+    fs: Filesystem,
+    wanted: Wanted,
+    *,
+    arrived: Callable[[int], None],
+    is_logged: Callable[[str], bool] = lambda _: False,
+) -> None:
     """Fetch one object into a local file; folders are made.
 
     A file that is there and has the digest stays. What an interrupted fetch left is gone on
@@ -56,6 +64,7 @@ def fetch(fs: Filesystem, wanted: Wanted, *, arrived: Callable[[int], None]) -> 
         fs: the storage.
         wanted: what, and where to.
         arrived: called with numbers of bytes as they arrive; with negative ones to begin anew.
+        is_logged: tells of another digest whether a file with it was logged there since.
 
     Raises:
         FileNotFoundError: the object is not there.
@@ -68,7 +77,7 @@ def fetch(fs: Filesystem, wanted: Wanted, *, arrived: Callable[[int], None]) -> 
     try:
         wanted.target.parent.mkdir(parents=True, exist_ok=True)
         with _partial(wanted) as (partial, handle):
-            if not _fill(fs, wanted, handle, arrived):
+            if not _fill(fs, wanted, handle, arrived=arrived, is_logged=is_logged):
                 partial.unlink(missing_ok=True)
                 message = (
                     f"{fs.url}/{wanted.key} is not what was logged: its SHA-256 is not "
@@ -77,9 +86,11 @@ def fetch(fs: Filesystem, wanted: Wanted, *, arrived: Callable[[int], None]) -> 
                 )
                 raise FormatError(message, url=fs.url)
             partial.replace(wanted.target)
-    except (StorageError, FileNotFoundError):
+    except StorageError:
         raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and wanted.target.parent.is_dir():
+            raise
         message = f"could not fetch {fs.url}/{wanted.key} into {wanted.target}: {error}"
         raise StorageError(message, url=fs.url) from error
 
@@ -92,8 +103,15 @@ def _is_there(wanted: Wanted) -> bool:
     return False
 
 
-def _fill(fs: Filesystem, wanted: Wanted, handle: int, arrived: Callable[[int], None]) -> bool:
-    """Bring a half-fetched file to its end; False if it then has another digest."""
+def _fill(
+    fs: Filesystem,
+    wanted: Wanted,
+    handle: int,
+    *,
+    arrived: Callable[[int], None],
+    is_logged: Callable[[str], bool],
+) -> bool:
+    """Bring a half-fetched file to its end; False if it then has a digest that was not logged."""
     there = os.fstat(handle).st_size
     for start in dict.fromkeys((there if there <= wanted.size_bytes else 0, 0)):
         # Of a file that was cut off, even at its end, closing waits for the disk.
@@ -111,6 +129,8 @@ def _fill(fs: Filesystem, wanted: Wanted, handle: int, arrived: Callable[[int], 
                 arrived(len(piece))
             hasher.settle()
         if not wanted.sha256 or digest.hexdigest() == wanted.sha256:
+            return True
+        if not start and is_logged(digest.hexdigest()):
             return True
         arrived(-wanted.size_bytes)
     return False
@@ -140,8 +160,11 @@ def _partial(wanted: Wanted) -> Iterator[tuple[Path, int]]:
     is_kept = False
     try:
         yield partial, handle
-    except (StorageError, KeyboardInterrupt):
-        is_kept = bool(wanted.sha256) and os.fstat(handle).st_size >= flow.PIECE_BYTES
+    except (StorageError, KeyboardInterrupt) as error:
+        is_torn = isinstance(error, flow.ReplacedError)
+        is_kept = (
+            not is_torn and bool(wanted.sha256) and os.fstat(handle).st_size >= flow.PIECE_BYTES
+        )
         raise
     finally:
         if not is_kept:

@@ -11,7 +11,7 @@ from runlake.artifacts.media import FIGURE, Medium
 from runlake.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _PNG_HEADER: Final = struct.Struct(">16xII")
 
@@ -62,10 +62,9 @@ def _matplotlib(figure: Any, suffix: str, given: dict[str, Any]) -> Medium:  # n
 def _plotly(figure: Any, suffix: str, given: dict[str, Any]) -> Medium:  # noqa: ANN401 - optional
     if suffix in {".html", ".htm"}:
         # 4 MB of script in each file would be the other way; who is offline may ask for it.
-        text = figure.to_html(**{"include_plotlyjs": "cdn", **given})
-        return Medium(FIGURE, text.encode(), suffix)
+        return _text(figure.to_html, {"include_plotlyjs": "cdn", **given}, suffix)
     if suffix == ".json":
-        return Medium(FIGURE, figure.to_json(**given).encode(), suffix)
+        return _text(figure.to_json, given, suffix)
     need("kaleido")
     try:
         data = figure.to_image(format=suffix.removeprefix("."), **given)
@@ -76,3 +75,11 @@ def _plotly(figure: Any, suffix: str, given: dict[str, Any]) -> Medium:  # noqa:
             "nothing."
         ) from error
     return Medium(FIGURE, data, suffix)
+
+
+def _text(write: Callable[..., str], given: dict[str, Any], suffix: str) -> Medium:
+    try:
+        return Medium(FIGURE, write(**given).encode(), suffix)
+    except (ValueError, TypeError) as error:
+        message = f"Plotly cannot write the figure as {suffix!r}: {error}"
+        raise InvalidInputError(message) from error

@@ -148,7 +148,7 @@ def step_text(step: int) -> str:
         step: any 64-bit whole number.
     """
     if step < 0:
-        return f"-{10**_STEP_DIGITS + step}"
+        return f"-{10**_STEP_DIGITS + step:0{_STEP_DIGITS}d}"
     return f"{step:0{_STEP_DIGITS}d}"
 
 

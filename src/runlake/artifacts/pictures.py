@@ -33,6 +33,7 @@ _LEVEL: Final = 4  # of zlib: half the time of 6, and a few per cent more bytes
 # JPEG's marks of a frame, for each way of coding; C4, C8 and CC are tables.
 _FRAMES: Final = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC}
 _PLAIN_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_CLEAR_MODES: Final = {"PA": "RGBA", "RGBa": "RGBA"}  # they say how opaque a pixel is
 _NUMBER_MODES: Final = frozenset({"I", "F"})  # any number: a range must be checked
 _SHAPES: Final = "HxW, HxWx1 (grey), HxWx3 (RGB) or HxWx4 (RGBA)"
 
@@ -163,10 +164,10 @@ def _saved(image: Any, suffix: str) -> Medium:  # noqa: ANN401 - Pillow is optio
         raise InvalidInputError(
             f"no image format is called {suffix!r}; write .png, or another that Pillow knows."
         )
-    if suffix == ".png" and image.mode not in _PLAIN_MODES:
-        image = image.convert("RGB")
     file = io.BytesIO()
     try:
+        if suffix == ".png" and image.mode not in _PLAIN_MODES:
+            image = image.convert(_CLEAR_MODES.get(image.mode, "RGB"))
         image.save(file, format=formats[suffix])
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(

@@ -83,7 +83,7 @@ def _arrow(data: Any) -> pa.Table:  # noqa: ANN401 - frames of libraries that ma
         return _of_columns(data)
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         return _of_rows(data)
-    if hasattr(data, "iloc") and hasattr(data, "reset_index"):
+    if hasattr(data, "iloc") and hasattr(data, "columns"):
         is_named = any(name is not None for name in data.index.names)
         plain = data.reset_index() if is_named else data
         plain = plain.set_axis([str(name) for name in plain.columns], axis="columns")
@@ -93,8 +93,19 @@ def _arrow(data: Any) -> pa.Table:  # noqa: ANN401 - frames of libraries that ma
     if callable(getattr(data, "to_arrow", None)):
         found: pa.Table = data.to_arrow()
         if isinstance(found, pa.Table):
+            _check_objects(data)
             return found
     raise InvalidInputError(f"a table is {_FORMS}, got a {type(data).__name__}.")
+
+
+def _check_objects(frame: Any) -> None:  # noqa: ANN401 - of Polars, or like it
+    """Refuse columns of Python objects, of which Polars would give addresses in memory."""
+    for name, kind in dict(getattr(frame, "schema", None) or {}).items():
+        if str(kind) == "Object":
+            raise InvalidInputError(
+                f"column {name!r} holds Python objects, which no table keeps. Write them as texts "
+                "or numbers."
+            )
 
 
 def _of_columns(data: Mapping[Any, Any]) -> pa.Table:

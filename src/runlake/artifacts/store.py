@@ -8,37 +8,41 @@ there whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import posixpath
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 from runlake import schema
-from runlake._lazy import need
-from runlake.artifacts import fetching, stream
+from runlake.artifacts import documents, fetching, stream
 from runlake.artifacts.fetching import Wanted
 from runlake.artifacts.paths import check_path, is_below, join, local_target
 from runlake.artifacts.progress import Meter
+from runlake.artifacts.replacement import Replacement
 from runlake.artifacts.sending import Item, Sender, event, items_below, one_item
-from runlake.errors import InvalidInputError, NotFoundError, StateError
+from runlake.errors import FormatError, InvalidInputError, NotFoundError, StateError
 from runlake.storage import layout
+from runlake.storage.flow import ReplacedError
 from runlake.storage.links import refuse_ways_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runlake.artifacts.progress import Progress
+    from runlake.artifacts.replacement import Heard
     from runlake.artifacts.sending import Logged, Place, Row, Rows
     from runlake.storage.engine import Storage
-    from runlake.storage.filesystem import Entries
+    from runlake.storage.filesystem import Entries, Filesystem
 
 Names: TypeAlias = list[str]
 _SMALL_BYTES: Final = 4 << 20
 _MOST_THREADS: Final = 8
+# So often a file that is replaced while it is fetched is fetched anew.
+_TRIES: Final = 4
 
 
 class Ledger(NamedTuple):
@@ -51,12 +55,14 @@ class Ledger(NamedTuple):
         note: the same; they are in the journal when it returns.
         check: raises where the lake takes nothing, or not under these ids of an
             experiment and a run.
+        hear: reads the log anew: what it says of a path of a run.
     """
 
     logged: Callable[[str], Mapping[str, Logged]]
     write: Callable[[str, Rows], None]
     note: Callable[[str, Rows], None]
     check: Callable[[str, str], None]
+    hear: Callable[[str, str], Heard]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,13 +285,13 @@ class Artifacts:
         """
         try:
             if path.endswith((".yaml", ".yml")):
-                text = need("yaml").safe_dump(value, sort_keys=False, allow_unicode=True)
+                data = documents.to_yaml(value)
             else:
-                text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
-        except (TypeError, ValueError) as error:
+                data = documents.to_json(value)
+        except (TypeError, ValueError, RecursionError) as error:
             message = f"the value for {path!r} cannot be written: {error}"
             raise InvalidInputError(message) from error
-        return self.put_bytes(place, path, data=text.encode())
+        return self.put_bytes(place, path, data=data)
 
     # For runs by their ids.
 
@@ -474,8 +480,8 @@ class Artifacts:
             digest = "" if said is None else said.sha256
             rest = inside[len(path) :].lstrip("/")
             file = local_target(place, rest, url=url) if rest else place
-            wanted.append(Wanted(entry.key, file, entry.size_bytes, digest))
-        self._fetch(wanted, progress)
+            wanted.append(Wanted(entry.key, file, entry.size_bytes, digest, entry.time_us))
+        self._fetch(wanted, self._replacement(run_id, root), progress)
 
     def local_file(self, run_id: str, path: str) -> Path | None:
         """Return the file that an artifact is, where the lake lies on this machine's disk.
@@ -550,14 +556,25 @@ class Artifacts:
         where = self.uri(experiment_id, run_id)
         return NotFoundError.of("artifact", path, url=where, known=known)
 
-    def _fetch(self, wanted: Sequence[Wanted], progress: Callable[[Progress], None] | None) -> None:
+    def _replacement(self, run_id: str, root: str) -> Replacement | None:
+        ledger = self._ledger
+        if ledger is None:
+            return None
+        return Replacement(self._storage.fs, root, lambda path: ledger.hear(run_id, path))
+
+    def _fetch(
+        self,
+        wanted: Sequence[Wanted],
+        replacement: Replacement | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
         """Fetch small files side by side; large ones in turn, each in pieces side by side."""
         size = sum(each.size_bytes for each in wanted)
         meter = Meter("fetching", all_bytes=size, all_files=len(wanted), progress=progress)
 
         def fetch(each: Wanted) -> None:
             try:
-                fetching.fetch(self._storage.fs, each, arrived=meter.arrived)
+                _fetch_one(self._storage.fs, each, replacement, arrived=meter.arrived)
             except FileNotFoundError as error:
                 message = f"{self._storage.url}/{each.key} was deleted while it was fetched."
                 raise NotFoundError(message, url=self._storage.url) from error
@@ -587,12 +604,25 @@ class Artifacts:
         return self._ledger
 
 
-def _plain(value: object) -> object:
-    """Write scalars and arrays of NumPy and its kin as JSON."""
-    plain = getattr(value, "tolist", None) or getattr(value, "item", None)
-    if callable(plain):
-        return plain()
-    if isinstance(value, (os.PathLike, set, frozenset)):
-        return sorted(value) if isinstance(value, (set, frozenset)) else os.fspath(value)
-    message = f"{type(value).__name__} is not JSON"
-    raise TypeError(message)
+def _fetch_one(
+    fs: Filesystem,
+    wanted: Wanted,
+    replacement: Replacement | None,
+    *,
+    arrived: Callable[[int], None],
+) -> None:
+    """Fetch one file; another one where it is replaced meanwhile."""
+    if replacement is None:
+        fetching.fetch(fs, wanted, arrived=arrived)
+        return
+    for left in reversed(range(_TRIES)):
+        is_logged = partial(replacement.is_logged, wanted)
+        try:
+            fetching.fetch(fs, wanted, arrived=arrived, is_logged=is_logged)
+        except (FormatError, ReplacedError):
+            again = replacement.again(wanted) if left else None
+            if again is None:
+                raise
+            wanted = again
+        else:
+            return

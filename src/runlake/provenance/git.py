@@ -109,7 +109,7 @@ class Git:
     def _look(self, *, only_commit: bool, patch: bool) -> Code:
         place = self._ask("rev-parse", "--show-toplevel", "--absolute-git-dir")
         if not place.is_whole:
-            return Code({"unknown": {"repository": place.why}})
+            return Code({"unknown": {"repository": self._refusal(place.why)}})
         root, _, folder = place.text.removesuffix("\n").rpartition("\n")
         said: dict[str, Any] = {"root": root}
         unknown: dict[str, str] = {}
@@ -133,6 +133,15 @@ class Git:
         if unknown:
             said["unknown"] = unknown
         return Code(said, code, folder)
+
+    def _refusal(self, why: str) -> str:
+        """Return why there is no repository; what is there may be somebody else's."""
+        # Git takes its word for it, and touches nothing of the repository.
+        owned = self._ask("-c", "safe.directory=*", "rev-parse", "--show-toplevel")
+        if not owned.is_whole:
+            return why
+        root = owned.text.strip()
+        return f"{root} belongs to another user: git config --global --add safe.directory {root}"
 
     def _remote(self) -> str | None:
         """Return the address of `origin`, else of the first remote."""

@@ -37,6 +37,8 @@ _NAMES: Final = frozenset(
     """.split()  # noqa: SIM905 - a table
 )
 _PREFIXES: Final = ("SLURM_", "TORCHELASTIC_", "OMPI_COMM_WORLD_", "PMI_", "PMIX_RANK", "NCCL_")
+# What Python calls the program that it reads from its standard input.
+_STDIN: Final = "<stdin>"
 
 
 class Start(NamedTuple):
@@ -95,8 +97,8 @@ def _entry() -> tuple[str, str | None]:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name != "__main__":
         return "module", str(spec.name).removesuffix(".__main__")
-    if getattr(main, "__file__", None):
-        return "script", _script()
+    if (script := _script()) is not None:
+        return "script", script
     first = (getattr(sys, "argv", None) or [""])[0]
     if first == "-c":
         return "command", None
@@ -107,7 +109,9 @@ def _entry() -> tuple[str, str | None]:
 def _script() -> str | None:
     """Return the file that runs as the main program; None in a notebook or at a prompt."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return os.path.abspath(str(file)) if file else None  # noqa: PTH100 - links are kept
+    if not file or file == _STDIN:
+        return None
+    return os.path.abspath(str(file))  # noqa: PTH100 - links are kept
 
 
 def _notebook(names: Mapping[str, Any]) -> str | None:

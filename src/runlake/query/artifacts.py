@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from runlake import schema
 from runlake.query.export import to_rows
 
 if TYPE_CHECKING:
@@ -14,6 +15,12 @@ SELECT path, size, coalesce(sha256, '') AS sha256, epoch_us(logged_at) AS at_us
 FROM artifacts
 WHERE run_id = $1
 ORDER BY path
+"""
+_DIGESTS_SQL: Final = """
+SELECT CASE WHEN json_valid("value") THEN "value" ->> '$.sha256' END AS sha256
+FROM events
+WHERE run_id = $1 AND kind = $2 AND key = $3 AND "value" IS NOT NULL
+ORDER BY "at" DESC, writer DESC
 """
 _OF_DIGEST_SQL: Final = """
 SELECT a.run_id, r.run_name, a.path, a.size, a.sha256, a.logged_at
@@ -36,6 +43,21 @@ def logged_files(query: Query, run_id: str) -> list[tuple[str, int, str, int]]:
     """
     rows = to_rows(query.read(_OF_RUN_SQL, [run_id], needs=("artifacts",)))
     return [(row["path"], row["size"], row["sha256"], row["at_us"]) for row in rows]
+
+
+def logged_digests(query: Query, run_id: str, path: str) -> list[str]:
+    """Return the digests of all files that a run has logged under a path, the latest first.
+
+    Args:
+        query: the snapshot.
+        run_id: the run.
+        path: below the run.
+
+    Returns:
+        The SHA-256 of each in hex, as often as it was logged.
+    """
+    rows = to_rows(query.read(_DIGESTS_SQL, [run_id, schema.ARTIFACT, path], needs=("events",)))
+    return [row["sha256"] for row in rows if row["sha256"]]
 
 
 def find_content(query: Query, sha256: str) -> list[dict[str, Any]]:

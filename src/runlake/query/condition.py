@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from runlake.errors import InvalidInputError
 from runlake.query.compile import compile_search
 from runlake.query.entities import get_run
 from runlake.query.export import to_rows
@@ -47,8 +48,13 @@ def check(condition: str) -> None:
     """Refuse a condition that cannot be read.
 
     Raises:
+        InvalidInputError: it is empty, which requires nothing.
         FilterSyntaxError: says line and column.
     """
+    if not condition.strip():
+        raise InvalidInputError(
+            "the condition of a promotion is empty. Leave it out where nothing is required."
+        )
     parse_filter(condition)
     compile_search(condition, ())
 

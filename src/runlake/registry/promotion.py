@@ -38,6 +38,7 @@ def judge(house: House, run_id: str | None, require: str | None) -> Ruling:
         The ruling; where the run cannot be known, a refusal.
 
     Raises:
+        InvalidInputError: the condition is empty.
         FilterSyntaxError: the condition cannot be read.
         StorageError: the store cannot be read.
     """

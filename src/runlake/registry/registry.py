@@ -586,7 +586,7 @@ class Registry(Changing):
 
         Raises:
             FilterSyntaxError: the condition cannot be read.
-            InvalidInputError: it is no alias.
+            InvalidInputError: it is no alias, or the condition is empty.
             NotFoundError: there is no such version.
             StateError: the run does not meet the condition, or nobody knows the run; or the
                 lake is read-only.

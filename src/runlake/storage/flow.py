@@ -87,12 +87,16 @@ def fetch(fs: Filesystem, key: str, *, start: int, end: int) -> bytes:
     return b"".join(piece for batch in batches for piece in _fetch(fs, batch))
 
 
-def shorter(fs: Filesystem, key: str) -> StorageError:
+class ReplacedError(StorageError):
+    """An object was replaced while it was read."""
+
+
+def shorter(fs: Filesystem, key: str) -> ReplacedError:
     """Return what is raised of an object that has become shorter while it was read."""
     message = (
         f"{fs.url}/{key} is shorter than it was: another has replaced it meanwhile. Ask again."
     )
-    return StorageError(message, url=fs.url)
+    return ReplacedError(message, url=fs.url)
 
 
 def _ranges(key: str, size: int, start: int) -> list[Range]:

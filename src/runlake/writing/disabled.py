@@ -88,7 +88,7 @@ class DisabledDrain(Drain):
         """Return a column writer that keeps nothing."""
         return _Columns()
 
-    def soon(self) -> None:
+    def soon(self, within_s: float = 0.0) -> None:
         """Nothing is due."""
 
     def wake(self) -> None:

@@ -7,6 +7,7 @@ that log rows never wait for it.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from contextlib import suppress
@@ -108,10 +109,11 @@ class Drain:
                 lane = self._columns[experiment_id] = self._add(writer, lock)
             return lane.writer
 
-    def soon(self) -> None:
-        """Upload within a quarter of a second: a run has begun or ended."""
-        limit = clock.monotonic_s() + SOON_S
+    def soon(self, within_s: float = SOON_S) -> None:
+        """Upload within a quarter of a second, or so many: a run has begun or ended, say."""
+        limit = clock.monotonic_s() + within_s
         for lane in list(self._lanes):
+            lane.hurried_s = min(lane.hurried_s, limit)
             lane.due_s = min(lane.due_s, limit)
         self._wake.set()
 
@@ -337,6 +339,8 @@ class Drain:
         # Asked once: a writer that ends while this uploads has rows that this does not see.
         is_ending = lane.ending
         before = writer.uploaded_rows
+        # What hurries while this uploads may have rows that this does not see.
+        lane.hurried_s = math.inf
         try:
             self.storage.ensure_lake()
             writer.upload(self.storage, seal=is_ending)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -46,6 +47,7 @@ class Lane(Generic[W]):
     born_s: float
     due_s: float
     put_s: float
+    hurried_s: float = math.inf
     ending: bool = False
     done: bool = False
     failures: int = 0
@@ -81,7 +83,7 @@ class Lane(Generic[W]):
         """
         self.failures, self.error = 0, None
         self.put_s = now_s if self.writer.uploaded_rows > before else self.put_s
-        self.due_s = now_s + cadence.wait_s(now_s - self.born_s)
+        self.due_s = min(self.hurried_s, now_s + cadence.wait_s(now_s - self.born_s))
         told, self.objects_told = self.objects_told, self.writer.objects
         return self.objects_told - told
 
