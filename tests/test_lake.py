@@ -203,6 +203,11 @@ def test_an_experiment_lives_through_its_names(lake: Lake) -> None:
 def test_a_text_that_can_be_no_experiments_id_names_none(lake: Lake) -> None:
     with pytest.raises(NotFoundError):
         lake.rename_experiment("漢" * 300, "new")
+    experiment_id = lake.create_experiment("digits")
+    with pytest.raises(NotFoundError, match=rf"name of the one with the id '{experiment_id}'"):
+        lake.rename_experiment("digits", "new")
+    with pytest.raises(NotFoundError, match=r"no experiment has the id 'digit'.*lists all"):
+        lake.rename_experiment("digit", "new")
 
 
 def test_artifacts_come_back_as_they_went(lake: Lake, tmp_path: Path) -> None:

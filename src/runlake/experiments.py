@@ -405,7 +405,16 @@ class Experiments:
     def _require(self, experiment: str | Experiment) -> Experiment:
         found = self.find(experiment) if isinstance(experiment, str) else experiment
         if found is None:
-            raise NotFoundError.of("experiment", str(experiment), url=self.storage.url, known=())
+            ruling = self.storage.read_claim(str(experiment))
+            hint = (
+                "`lake.search_experiments()` lists all."
+                if ruling is None
+                else f"It is the name of the one with the id {ruling.experiment_id!r}."
+            )
+            message = (
+                f"no experiment has the id {experiment!r} in lake {self.storage.url!r}. {hint}"
+            )
+            raise NotFoundError(message, url=self.storage.url)
         return found
 
     def _trace(self, claim: Claim) -> None:
