@@ -81,7 +81,8 @@ def mlflow_server(
         # A server names its own store to all clients of its process.
         patch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
         patch.setattr("mlflow.tracking._model_registry.utils._registry_uri", None)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            patch.setenv(name, f"sqlite:///{file}")
         server = make_server("127.0.0.1", 0, app, threaded=True)
         serving = threading.Thread(target=server.serve_forever, daemon=True)
         serving.start()

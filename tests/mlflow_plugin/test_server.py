@@ -240,6 +240,12 @@ def test_pages_of_the_gateway_find_nothing(server: Server, path: str) -> None:
     assert (answer.status_code, answer.json()) == (200, {})
 
 
+def test_evaluation_set_is_refused_so_that_clients_do_not_try_again(server: Server) -> None:
+    at = f"{server.url}/ajax-api/3.0/mlflow/datasets/create"
+    answer = requests.post(at, json={"name": "questions"}, timeout=60)
+    assert (answer.status_code, answer.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
+
+
 def test_version_that_no_run_made_has_an_empty_run_over_http(server: Server) -> None:
     server.post("registered-models/create", name="runless")
     made = server.post("model-versions/create", name="runless", source="s3://bucket/model")

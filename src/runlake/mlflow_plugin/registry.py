@@ -31,6 +31,7 @@ from mlflow.utils.validation import (
 from runlake.errors import AlreadyExistsError
 from runlake.mlflow_plugin import registered_search as search
 from runlake.mlflow_plugin.errors import translated
+from runlake.mlflow_plugin.refusals import refusing
 from runlake.mlflow_plugin.registered_entities import latest, model_entity, version_entity
 from runlake.mlflow_plugin.registered_versions import VersionStore
 from runlake.mlflow_plugin.registry_base import absent, by_key, checked, looking_for
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _LATEST: Final = "latest"
 
 
+@refusing
 class RegistryStore(VersionStore):
     """What `mlflow.set_registry_uri("runlake:...")` leads to; threads may share it.
 

@@ -10,8 +10,10 @@ from runlake.mlflow_plugin.histories import HistoryStore
 from runlake.mlflow_plugin.inputs import InputStore
 from runlake.mlflow_plugin.logged_models import LoggedModelStore
 from runlake.mlflow_plugin.points import PointStore
+from runlake.mlflow_plugin.refusals import refusing
 
 
+@refusing
 class TrackingStore(
     PointStore,
     HistoryStore,
