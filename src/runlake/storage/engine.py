@@ -147,7 +147,7 @@ class Storage:
         fields = {
             "format": schema.FORMAT_VERSION,
             # The lake's file alone may be lost: under another id its manifests were foreign.
-            "lake": manifests.lake_of(self.fs) or ids.new_lake_id(),
+            "lake": manifests.newest(self.fs, lake=None).lake or ids.new_lake_id(),
             "conditional_create": self.fs.probe(),
         }
         data = json.dumps(fields, separators=(",", ":")).encode()

@@ -123,14 +123,14 @@ def encode(manifest: Manifest) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def decode(data: bytes, *, number: int, key: str, lake: str, url: str) -> Manifest:
+def decode(data: bytes, *, number: int, key: str, lake: str | None, url: str) -> Manifest:
     """Read a manifest.
 
     Args:
         data: the file.
         number: the number in its name.
         key: its key, for messages.
-        lake: the id of the lake that it was found in.
+        lake: the id of the lake that it was found in; None where the manifest is to tell it.
         url: the lake's URL, for messages.
 
     Returns:
@@ -147,7 +147,7 @@ def decode(data: bytes, *, number: int, key: str, lake: str, url: str) -> Manife
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"{url}/{key} is no readable manifest: {error!r}"
         raise FormatError(message, url=url) from error
-    if manifest.lake != lake:
+    if lake is not None and manifest.lake != lake:
         message = (
             f"ALARM: {url}/{key} belongs to lake {manifest.lake}, but this lake is {lake}. "
             "Somebody has copied the files of one lake over those of another; nothing is read "

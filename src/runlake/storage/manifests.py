@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runlake.errors import FormatError, StorageError
+from runlake.errors import StorageError
 from runlake.storage import layout, manifest
 from runlake.storage.manifest import Manifest
 
@@ -43,13 +42,13 @@ def listed(fs: Filesystem) -> list[Listed]:
     return sorted(found)
 
 
-def read(fs: Filesystem, number: int, *, lake: str) -> Manifest:
+def read(fs: Filesystem, number: int, *, lake: str | None) -> Manifest:
     """Read one manifest.
 
     Args:
         fs: the lake's storage.
         number: which.
-        lake: the lake's id.
+        lake: the lake's id; None where the manifest is to tell it.
 
     Returns:
         The manifest.
@@ -63,38 +62,21 @@ def read(fs: Filesystem, number: int, *, lake: str) -> Manifest:
     return manifest.decode(fs.get(key), number=number, key=key, lake=lake, url=fs.url)
 
 
-def lake_of(fs: Filesystem) -> str | None:
-    """Return the id of the lake whose manifests are there, None where none are.
-
-    Raises:
-        StorageError: the store cannot be read.
-        FormatError: the newest is damaged.
-    """
-    found = listed(fs)
-    if not found:
-        return None
-    key = layout.manifest(found[-1].number)
-    try:
-        return str(json.loads(fs.get(key))["lake"])
-    except (ValueError, KeyError, TypeError) as error:
-        message = f"{fs.url}/{key} is no readable manifest: {error!r}"
-        raise FormatError(message, url=fs.url) from error
-
-
-def newest(fs: Filesystem, *, lake: str) -> Manifest:
+def newest(fs: Filesystem, *, lake: str | None) -> Manifest:
     """Return the first of `newest_of`: the manifest that stands."""
     return newest_of(fs, lake=lake)[0]
 
 
-def newest_of(fs: Filesystem, *, lake: str) -> tuple[Manifest, list[Listed]]:
+def newest_of(fs: Filesystem, *, lake: str | None) -> tuple[Manifest, list[Listed]]:
     """Read the newest manifest that a listing shows.
 
     Args:
         fs: the lake's storage.
-        lake: the lake's id.
+        lake: the lake's id; None where the manifest is to tell it.
 
     Returns:
-        The manifest, one with number 0 where there is none yet; and the listing.
+        The manifest, one with number 0 where there is none yet, whose lake is empty if `lake`
+        is None; and the listing.
 
     Raises:
         StorageError: the store cannot be read, or manifests go faster than they are read.
@@ -103,7 +85,7 @@ def newest_of(fs: Filesystem, *, lake: str) -> tuple[Manifest, list[Listed]]:
     for _ in range(_TRIES):
         found = listed(fs)
         if not found:
-            return Manifest(lake=lake), found
+            return Manifest(lake=lake or ""), found
         try:
             return read(fs, found[-1].number, lake=lake), found
         except FileNotFoundError:  # a newer one has come, and this one was vacuumed

@@ -50,7 +50,7 @@ from runlake.upkeep.checks.state_check import ArtifactBook, StateCheck
 from runlake.upkeep.checks.table_check import TableReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from runlake.storage.filesystem import Entry, Filesystem
     from runlake.storage.table_files import TableHeader
@@ -315,27 +315,30 @@ class Check:
     def _check_purged(self, purged: Collection[str]) -> None:
         """Report files of purged runs: the purge was ended, or somebody put them since."""
         counts: Counter[tuple[str, str]] = Counter()
-        for key in self.entries:
-            parts = key.split("/")
-            if key.startswith(layout.ARTIFACTS) and len(parts) > _RUN_PARTS and parts[2] in purged:
-                counts[parts[1], parts[2]] += 1
+        for _, place in self._files():
+            if place[1] in purged:
+                counts[place] += 1
         for (experiment_id, run_id), count in counts.items():
             detail = f"{count} of its files; `runlake purge {run_id}` takes them away"
             self.book.say(layout.artifacts(experiment_id, run_id), PURGED, detail)
 
     def _check_unlogged(self, purged: Collection[str]) -> None:
         """Note artifacts that no event speaks of, or whose latest event says that they are gone."""
-        for key in self.entries:
-            parts = key.split("/")
-            if not key.startswith(layout.ARTIFACTS) or len(parts) <= _RUN_PARTS:
-                continue
+        for key, (_, run_id) in self._files():
             said = self._artifacts.files.get(key)
-            if parts[2] in purged or (said is not None and not said.is_deleted):
+            if run_id in purged or (said is not None and not said.is_deleted):
                 continue
             detail = "it was deleted, and its bytes are still there; `runlake artifacts rm` again"
             if said is None:
                 detail = "no event speaks of it: its writer is at work, or died before it said so"
             self.book.say(key, ORPHAN, detail)
+
+    def _files(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Yield the keys of all artifacts, each with its experiment and run."""
+        for key in self.entries:
+            parts = key.split("/")
+            if key.startswith(layout.ARTIFACTS) and len(parts) > _RUN_PARTS:
+                yield key, (parts[1], parts[2])
 
     def _sha256(self, entry: Entry) -> str:
         digest = hashlib.sha256()
