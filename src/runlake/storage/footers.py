@@ -17,7 +17,6 @@ from runlake._lazy import lazy
 from runlake.errors import FormatError
 from runlake.storage import arrays, segments, tables
 from runlake.storage.filed import are_among
-from runlake.storage.state import fact_schema, summary_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +38,8 @@ _ROUND_TRIP_BYTES: Final = 512 << 10
 # Fewer footers are read sooner than threads have begun.
 _FEW: Final = 16
 _THREADS: Final = 4
+# Of what readers know of facts and summaries, the first columns: the writer and the experiment.
+_OWNER: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +164,17 @@ def _parse(segment: LiveSegment, data: bytes) -> Part:
     facts, summaries = footer.state.facts, footer.state.summaries
     return Part(
         header,
-        _numbered(_fitting(facts, _schemas()[0], key)),
-        _numbered(_fitting(summaries, _schemas()[1], key)),
+        _fitting(facts, _schemas()[0], key),
+        _fitting(summaries, _schemas()[1], key),
         rows,
     )
 
 
-def _numbered(table: pa.Table) -> pa.Table:
-    """Return a table whose ids and keys are numbered texts: a tenth of the memory and work."""
-    for place, field in enumerate(table.schema):
-        if field.name in tables.NUMBERED:
-            column = table.column(place).dictionary_encode()
-            table = table.set_column(place, field.name, column)
-    return table
-
-
 @cache
 def _schemas() -> tuple[pa.Schema, pa.Schema]:
-    return fact_schema(), summary_schema()
+    """Return what footers say of facts and summaries: not whose, which the names say."""
+    facts, summaries = list(tables.facts_schema()), list(tables.summaries_schema())
+    return pa.schema(facts[_OWNER:]), pa.schema(summaries[_OWNER:])
 
 
 def _fitting(table: pa.Table, wanted: pa.Schema, key: str) -> pa.Table:
@@ -210,15 +204,17 @@ def stacked(
     if not parts:
         return pa.Table.from_batches([], wanted), []
     counts = [table.num_rows for _, table in parts]
-    body = pa.concat_tables([table for _, table in parts])
+    # Texts with one numbering, in one piece: else each question asks each segment's anew.
+    body = pa.concat_tables([table for _, table in parts]).unify_dictionaries()
+    columns: list[Any] = [
+        arrays.whole(column) if name in tables.NUMBERED else column
+        for name, column in zip(body.schema.names, body.columns, strict=True)
+    ]
     owner = np.repeat(np.arange(len(parts)), counts)
     names = [segment.name for segment, _ in parts]
-    columns: list[Any] = [
-        _owned([name.writer for name in names], owner),
-        _owned([name.experiment_id for name in names], owner),
-        *body.columns,
-    ]
-    table = pa.Table.from_arrays(columns, schema=wanted)
+    writers = _owned([name.writer for name in names], owner)
+    homes = _owned([name.experiment_id for name in names], owner)
+    table = pa.Table.from_arrays([writers, homes, *columns], schema=wanted)
     if purged:
         keep = ~are_among(table["run_id"], arrays.strings(sorted(purged)))
         if not keep.all():

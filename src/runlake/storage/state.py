@@ -59,6 +59,10 @@ SUMMARY_COLUMNS: Final = (
     ("max_time", "int64"),
 )
 
+# Texts that come again and again, as numbers once there are so many rows that it saves bytes.
+_NUMBERED: Final = ("run_id", "kind", "key")
+_MANY_ROWS: Final = 128
+
 # What runs and models say of logged models. No run exists only because they name it.
 MODEL_KINDS: Final = frozenset(
     {
@@ -120,6 +124,8 @@ class State:
         facts: shape (f, 7), columns `FACT_COLUMNS`; clock in microseconds since 1970.
         summaries: shape (m, 17), columns `SUMMARY_COLUMNS`; one row per (run_id, key); times
             in microseconds since 1970; `min*` and `max*` are null where every value is NaN.
+
+    What is read back has ids, kinds and keys numbered: a tenth of the memory and the work.
     """
 
     facts: pa.Table
@@ -131,7 +137,7 @@ class State:
 
     @classmethod
     def decode(cls, facts: bytes, summaries: bytes) -> State:
-        """Read what `encode` wrote.
+        """Read what `encode` wrote, with ids, kinds and keys numbered.
 
         Raises:
             FormatError: the text is damaged.
@@ -154,7 +160,20 @@ def summary_schema() -> pa.Schema:
     return pa.schema([(name, getattr(pa, kind)()) for name, kind in SUMMARY_COLUMNS])
 
 
+def numbered(table: pa.Table) -> pa.Table:
+    """Return facts or summaries with ids, kinds and keys as numbered texts."""
+    kind = pa.dictionary(pa.int32(), pa.string())
+    for place, field in enumerate(table.schema):
+        if field.name in _NUMBERED and field.type != kind:
+            column: Any = table.column(place)
+            column = column.cast(pa.string()).dictionary_encode()
+            table = table.set_column(place, field.name, column)
+    return table
+
+
 def _encode_table(table: pa.Table) -> bytes:
+    if table.num_rows >= _MANY_ROWS:
+        table = numbered(table).unify_dictionaries().combine_chunks()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -163,7 +182,8 @@ def _encode_table(table: pa.Table) -> bytes:
 
 def _decode_table(text: bytes) -> pa.Table:
     try:
-        return pa.ipc.open_stream(zlib.decompress(base64.b64decode(text))).read_all()
+        table = pa.ipc.open_stream(zlib.decompress(base64.b64decode(text))).read_all()
+        return numbered(table)
     except (ValueError, zlib.error, pa.ArrowException) as error:
         message = f"the state in a segment's footer is damaged: {error}"
         raise FormatError(message) from error

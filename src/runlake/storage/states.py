@@ -48,6 +48,7 @@ class StateRows:
         self.filed = Filed(live.schema) if filed is None else filed
         self._live = live
         self._kinds: Kinds | None = None
+        self._among: tuple[tuple[str, pa.StringArray], ...] = ()
         self._live_rows: pa.BooleanArray | None = None
         self._kept: dict[str, pa.ChunkedArray[Any]] = {}
         self._coded: dict[str, Coded] = {}
@@ -124,7 +125,7 @@ class StateRows:
         """
         wanted = Kinds(frozenset(kinds), but)
         found = StateRows(self._live, self.filed.once(wanted, lambda: self.filed.of_kinds(wanted)))
-        found._kinds = wanted
+        found._kinds, found._among = wanted, self._among
         return found
 
     def of_runs(self, run_ids: pa.StringArray) -> StateRows:
@@ -146,7 +147,7 @@ class StateRows:
             filed: rows with the same columns, of the same kinds.
         """
         found = StateRows(self._live, filed)
-        found._kinds = self._kinds
+        found._kinds, found._among = self._kinds, self._among
         return found
 
     def homes(self) -> list[tuple[str, pa.StringArray]]:
@@ -204,17 +205,19 @@ class StateRows:
 
     def _only(self, name: str, texts: pa.StringArray, filed: Filed) -> StateRows:
         """Return the live rows with one of some texts in a column, below those of files."""
-        keep = are_among(self._live[name], texts)
-        found = StateRows(self._live.filter(arrays.flags(keep)), filed)
-        found._kinds = self._kinds
+        found = StateRows(self._live, filed)
+        found._kinds, found._among = self._kinds, (*self._among, (name, texts))
         return found
 
     def _live_flags(self) -> pa.BooleanArray | None:
         """Tell which of the live rows are meant; None means all."""
-        if self._kinds is None or not self._live.num_rows:
+        if (self._kinds is None and not self._among) or not self._live.num_rows:
             return None
         if self._live_rows is None:
-            self._live_rows = arrays.flags(self._kinds.flags(self._live[_KIND]))
+            meant = [are_among(self._live[name], texts) for name, texts in self._among]
+            if self._kinds is not None:
+                meant.append(self._kinds.flags(self._live[_KIND]))
+            self._live_rows = arrays.flags(np.logical_and.reduce(meant))
         return self._live_rows
 
 
