@@ -17,14 +17,13 @@ from runlake.artifacts.sending import sha256_of
 from runlake.errors import FormatError, StorageError
 from runlake.storage import flow
 from runlake.storage.filesystem import TEMPORARY
-from runlake.storage.source import Hasher, fill
+from runlake.storage.source import Data, Hasher, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from runlake.storage.filesystem import Filesystem
-    from runlake.storage.source import Data
 
 _CHUNK_BYTES: Final = 512 << 10
 _NAME_LENGTH: Final = 32
@@ -121,7 +120,7 @@ def _fill(
         for chunk in _read(handle, start):
             digest.update(chunk)
             arrived(len(chunk))
-        with Hasher(digest.update) as hasher:
+        with Hasher[Data](digest.update) as hasher:
             for piece in _pieces(fs, wanted, start, hasher):
                 view = memoryview(piece)
                 while view:
@@ -136,7 +135,7 @@ def _fill(
     return False
 
 
-def _pieces(fs: Filesystem, wanted: Wanted, start: int, hasher: Hasher) -> Iterator[Data]:
+def _pieces(fs: Filesystem, wanted: Wanted, start: int, hasher: Hasher[Data]) -> Iterator[Data]:
     """Yield an object from a place on; each piece is hashed while the caller works on it."""
     if not fs.is_local:
         for piece in flow.pieces(fs, wanted.key, size=wanted.size_bytes, start=start):

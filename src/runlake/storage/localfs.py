@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from runlake import clock, ids
-from runlake.storage import layout
+from runlake.storage import layout, localcopy
 from runlake.storage.filesystem import (
     ABSENT,
     READS,
@@ -51,8 +51,6 @@ _RENAME_NOREPLACE: Final = 1
 _SCANS: Final = 4
 _TICK_NS: Final = 20_000_000  # at least two of the kernel's ticks
 _AT_FDCWD: Final = -100
-_SYNC_FILE_RANGE_WRITE: Final = 2
-_BEGIN_BYTES: Final = 8 << 20
 _CHUNK_BYTES: Final = 512 << 10
 
 Folders: TypeAlias = list[str]
@@ -289,7 +287,7 @@ class LocalFilesystem(Filesystem):
                 if isinstance(content, bytes):
                     written.write(content)
                 elif isinstance(content, Source):
-                    _write_all(handle, content)
+                    localcopy.copy(content, file, handle)
                 else:
                     with open(content, "rb") as source:
                         shutil.copyfileobj(source, written, _CHUNK_BYTES)
@@ -371,28 +369,6 @@ def _sync_folder(folder: str) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _write_all(handle: int, source: Source) -> None:
-    """Write a file to a new one; the disk begins with the first bytes while others are read."""
-    begun = written = 0
-    for data in source.chunks():
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-        written += len(data)
-        if written - begun >= _BEGIN_BYTES:
-            _begin_sync(handle, begun, written - begun)
-            begun = written
-        source.watch.arrived(len(data))
-    source.finish()
-
-
-def _begin_sync(handle: int, start: int, count: int) -> None:
-    """Let the system begin to bring bytes to the disk, where it can; nothing is waited for."""
-    with suppress(OSError, AttributeError):
-        begin = ctypes.CDLL(None).sync_file_range
-        begin(handle, ctypes.c_int64(start), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
 
 
 def _read(handle: int, start: int, end: int) -> bytes:

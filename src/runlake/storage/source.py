@@ -12,16 +12,17 @@ import threading
 from collections import deque
 from itertools import cycle
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Self, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar, final
 
 from runlake.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sized
     from io import RawIOBase
     from pathlib import Path
 
 Data: TypeAlias = "bytes | memoryview"
+_Piece = TypeVar("_Piece", bound="Sized")
 # More at once goes into larger pages of the system's cache, which virtual machines lack for long.
 _CHUNK_BYTES: Final = 512 << 10
 # So far the hash may be behind; in step with it, two threads wait for each other all the time.
@@ -79,18 +80,18 @@ class Watch:
 
 
 @final
-class Hasher:
+class Hasher(Generic[_Piece]):
     """Hashes in a thread of its own what the caller works on meanwhile; a context manager."""
 
-    def __init__(self, take: Callable[[Data], None]) -> None:
+    def __init__(self, take: Callable[[_Piece], None]) -> None:
         """Start no thread yet.
 
         Args:
-            take: gets each piece, in order.
+            take: gets each piece, in order; its length is the bytes that it stands for.
         """
         self._take = take
         self._thread: threading.Thread | None = None
-        self._given: SimpleQueue[Data | None] = SimpleQueue()
+        self._given: SimpleQueue[_Piece | None] = SimpleQueue()
         self._taken: SimpleQueue[BaseException | None] = SimpleQueue()
         self._waiting: deque[int] = deque()
 
@@ -104,7 +105,7 @@ class Hasher:
             self._given.put(None)
             self._thread.join()
 
-    def feed(self, data: Data) -> None:
+    def feed(self, data: _Piece) -> None:
         """Take the next piece; waits while too much is not hashed yet."""
         if sum(self._waiting) > _BEHIND_BYTES:
             self.settle(but=len(self._waiting) // 2)
@@ -141,7 +142,9 @@ class Hasher:
                 self._taken.put(None)
             del data  # nobody holds what is hashed
 
-    def pieces(self, fill: Callable[[memoryview], None], size_bytes: int) -> Iterator[memoryview]:
+    def pieces(
+        self: Hasher[Data], fill: Callable[[memoryview], None], size_bytes: int
+    ) -> Iterator[memoryview]:
         """Yield bytes piece by piece; each is hashed while the caller works on it.
 
         All are hashed at the end. A piece is good until the next is asked for.
@@ -231,10 +234,30 @@ class Source:
         A piece is good until the next is asked for.
         """
         if self.size_bytes > _CHUNK_BYTES:
-            with Hasher(self.watch.read) as hasher:
+            with Hasher[Data](self.watch.read) as hasher:
                 yield from hasher.pieces(self._fill, self.size_bytes)
         elif self.size_bytes:
             yield self.read(self.size_bytes)
+
+    def send(self, handle: int, start: int, count: int) -> int:
+        """Let the kernel copy bytes into another file, behind what is in it; Linux only.
+
+        Args:
+            handle: of the other file.
+            start: where the bytes begin.
+            count: how many.
+
+        Returns:
+            How many were copied, one at least.
+
+        Raises:
+            FileChangedError: the file is shorter than it was.
+            OSError: the kernel copies nothing from or to files of this kind.
+        """
+        sent = os.sendfile(handle, self._file.fileno(), start, count)
+        if not sent:
+            raise self._changed()
+        return sent
 
     def finish(self) -> None:
         """Make sure that the file is still what it was when it was opened.
