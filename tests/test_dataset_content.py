@@ -237,9 +237,9 @@ def test_frames_say_their_columns_and_targets() -> None:
     ("data", "message"),
     [
         (pl.LazyFrame({"x": [1]}), "LazyFrame holds no data yet"),
-        (5, "made of a frame.*got int"),
-        ({}, "made of a frame.*got dict"),
-        ([], "made of a frame.*got list"),
+        (5, "made of a frame.*got an int"),
+        ({}, "made of a frame.*got a dict"),
+        ([], "made of a frame.*got a list"),
         ({"x": np.array([{"a": 1}, 5], object)}, "array 'x' holds object"),
         (pd.DataFrame({"x": [1, "a", object()]}), "cannot be read as a table"),
         (pd.DataFrame([[1, 2]], columns=["x", "x"]), "cannot be read as a table.*x"),

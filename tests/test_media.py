@@ -266,7 +266,7 @@ REFUSED: list[tuple[Callable[[Run], object], str]] = [
     (lambda run: run.log_table({"a": [1]}, "t/"), "must lie below the run"),
     (lambda run: run.log_table({"a": [1, "x"]}, "t"), "one type"),
     (lambda run: run.log_audio(np.zeros(5), key="a"), "rate"),
-    (lambda run: run.log_html(5, key="a"), "takes text, got a int"),
+    (lambda run: run.log_html(5, key="a"), "takes text, got an int"),
     (lambda run: run.log_markdown("\ud800", key="a"), "not Unicode"),
     (lambda run: run.log_text("\ud800", "a.txt"), "not Unicode"),
     (lambda run: run.log_figure(5, "a.png"), "a figure is one of"),

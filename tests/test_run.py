@@ -74,7 +74,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 _BAD: list[tuple[Callable[[Run], object], str]] = [
     (lambda run: run.log_metric("loss", "0.5"), "'loss'.*str"),
-    (lambda run: run.log_metric("loss", None), "'loss'.*NoneType"),
+    (lambda run: run.log_metric("loss", None), "'loss'.*None"),
     (lambda run: run.log_metric("loss", [1.0]), "'loss'.*list"),
     (lambda run: run.log_metric("loss", np.array([1.0, 2.0])), r"'loss'.*shape \(2,\)"),
     (lambda run: run.log_metric("loss", 0.5, 1.5), r"a step is.*1\.5"),  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ _BAD: list[tuple[Callable[[Run], object], str]] = [
     (lambda run: run.log_metrics({"acc": 1.0, "": 1.0}), "empty"),
     (lambda run: run.log_metrics({"acc": 1.0}, 2**63), "a step is"),
     (lambda run: run.log_metrics([("acc", 1.0)]), "list"),  # type: ignore[arg-type]
-    (lambda run: run.log({"acc": 1.0, "loss": None}), "'loss'.*NoneType"),
+    (lambda run: run.log({"acc": 1.0, "loss": None}), "'loss'.*None"),
     (lambda run: run.log({"acc": 1.0}, step=2**64), "a step is"),
     (lambda run: run.log("acc"), "str"),  # type: ignore[arg-type]
     (lambda run: run.log_batch(metrics=[("acc", 1.0, 0), ("loss", "x", 0)]), "'loss'.*str"),

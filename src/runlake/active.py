@@ -148,7 +148,7 @@ def start_run(  # noqa: PLR0913 - MLflow's signature
         parent_run_id = stack[-1].run_id
     run = lake.start_run(
         run_name,
-        experiment_id=experiment_id or current.experiment_id,
+        experiment_id=current.experiment_id if experiment_id is None else experiment_id,
         run_id=run_id,
         parent_run_id=parent_run_id,
         tags=tags,

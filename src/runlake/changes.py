@@ -11,7 +11,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake._lazy import lazy, made_once
 from runlake.errors import NotFoundError, RunlakeWarning, StateError, StorageError
 from runlake.query.engine import Query
@@ -175,7 +175,8 @@ class Changes(Questions):
         Raises:
             StorageError: the store refused or did not answer; the rows stay in the journal.
         """
-        limit_s = self.settings.close_timeout_s if timeout_s is None else timeout_s
+        limit_s = arguments.seconds("timeout_s", timeout_s)
+        limit_s = self.settings.close_timeout_s if limit_s is None else limit_s
         if self._has_written:
             provenance.settle(limit_s)
             self._drain.flush(limit_s)

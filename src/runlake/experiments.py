@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from runlake import clock, ids, schema
+from runlake import arguments, clock, ids, schema
 from runlake._lazy import lazy
 from runlake.errors import (
     AlreadyExistsError,
@@ -175,6 +175,7 @@ class Experiments:
             NotFoundError: there is no such experiment.
             StorageError: the store cannot be read.
         """
+        name_or_id = arguments.text("the experiment", name_or_id)
         ruling = self.storage.read_claim(name_or_id)
         if ruling is not None and not self._was_freed(ruling):
             return ruling.experiment_id
@@ -252,7 +253,7 @@ class Experiments:
         values.name("experiment", name, most=schema.NAME_LIMIT_CHARS)
         texts = {
             values.name("tag", key): values.text("tag", key, value)
-            for key, value in (tags or {}).items()
+            for key, value in arguments.mapping("tags", tags).items()
         }
         self.storage.ensure_lake()
         for _ in range(_CLAIM_TRIES):
@@ -313,7 +314,8 @@ class Experiments:
             StorageError: the store refused.
         """
         texts = {
-            values.name("tag", key): values.text("tag", key, value) for key, value in tags.items()
+            values.name("tag", key): values.text("tag", key, value)
+            for key, value in arguments.mapping("tags", tags).items()
         }
         home = self._require(experiment).experiment_id
         self._say([(home, schema.EXPERIMENT_TAG, key, None, text) for key, text in texts.items()])
@@ -403,7 +405,10 @@ class Experiments:
         return ruling.experiment_id in newest.purged
 
     def _require(self, experiment: str | Experiment) -> Experiment:
-        found = self.find(experiment) if isinstance(experiment, str) else experiment
+        if isinstance(experiment, Experiment):
+            return experiment
+        arguments.text("experiment_id", experiment)
+        found = self.find(experiment) if _ID.fullmatch(experiment) else None
         if found is None:
             ruling = self.storage.read_claim(str(experiment))
             hint = (

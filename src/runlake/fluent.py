@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from runlake import active
+from runlake import active, arguments
 from runlake.active import (
     active_run,
     current_lake,
@@ -176,7 +176,8 @@ def get_artifact_uri(artifact_path: str | None = None) -> str:
         artifact_path: a path below the run; None is the run's own folder.
     """
     uri = the_run().info.artifact_uri
-    return f"{uri}/{artifact_path}" if artifact_path else uri
+    path = arguments.text_or_empty("artifact_path", artifact_path)
+    return f"{uri}/{path}" if path else uri
 
 
 def flush(timeout_s: float | None = None) -> None:
@@ -248,7 +249,7 @@ def search_experiments(
 
 def set_experiment_tag(key: str, value: object) -> None:
     """Set a tag of the current experiment. As `Lake.set_experiment_tags`."""
-    set_experiment_tags({key: value})
+    set_experiment_tags({arguments.text("key", key): value})
 
 
 def set_experiment_tags(tags: Mapping[str, object]) -> None:
@@ -359,6 +360,8 @@ def search_runs(
                 f"{name} is a text; write a list: [{given!r}]. A filter has a name of its own: "
                 "search_runs(filter_string=...)."
             )
+    experiment_ids = arguments.several("experiment_ids", experiment_ids)
+    experiment_names = arguments.texts("experiment_names", experiment_names)
     if experiment_ids and experiment_names:
         raise InvalidInputError("give search_runs experiment_ids or experiment_names, not both.")
     lake = current_lake()

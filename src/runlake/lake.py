@@ -6,16 +6,16 @@ a new snapshot and what to do when a file of the old one is gone.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from runlake import clock, ids, schema, settings, upkeep
+from runlake import arguments, clock, ids, schema, settings, upkeep
 from runlake._lazy import lazy, made_once
 from runlake.changes import Changes
 from runlake.errors import InvalidInputError, NotFoundError, StorageError
 from runlake.storage.engine import open_storage
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from runlake import companions, maintain, pinned, provenance, run, run_plan
@@ -85,7 +85,7 @@ def open_lake(
         NotFoundError: `read_only`, and there is no lake.
     """
     resolved, origin = settings.resolve(
-        url=None if url is None else os.fspath(url),
+        url=None if url is None else arguments.path("url", url),
         storage_options=storage_options,
         refresh_s=refresh,
     )
@@ -215,6 +215,9 @@ class Lake(Changes):
             StateError: the lake is read-only, or the experiment is deleted.
         """
         self._check_writable()
+        for what, given in (("experiment", experiment), ("experiment_id", experiment_id)):
+            if given is not None:
+                arguments.text(what, given)
         if experiment is not None and experiment_id is not None:
             message = "give start_run an experiment's name or its id, not both."
             raise InvalidInputError(message)
@@ -233,7 +236,7 @@ class Lake(Changes):
             start_us=clock.now_us(),
             is_joined=run_id is not None,
         )
-        first = dict(tags or {})
+        first = dict(arguments.mapping("tags", tags))
         if description is not None:
             first[_NOTE_TAG] = description
         begun = run.Run(
@@ -275,6 +278,7 @@ class Lake(Changes):
             (0, 1)
         """
         self._check_fork()
+        _check_snapshot(snapshot)
         with self._snapshot_lock:
             is_last = snapshot is not None and snapshot is self._snapshot
             last = self._query if is_last else None
@@ -328,6 +332,7 @@ class Lake(Changes):
             [True]
         """
         filelist.check_table(table)
+        _check_snapshot(snapshot)
         if snapshot is None:
             self._check_fork()
             with self._snapshot_lock:
@@ -383,16 +388,19 @@ class Lake(Changes):
             FormatError: a file is damaged, another lake's, or newer.
         """
         options = {} if storage_options is None else {"storage_options": storage_options}
-        resolved, _ = settings.resolve(url=os.fspath(url), **options)
+        resolved, _ = settings.resolve(url=arguments.path("url", url), **options)
+        named = arguments.several("experiments", experiments)
+        if run_ids is not None:
+            run_ids = arguments.texts("run_ids", run_ids)
         self._bring_own()
-        wanted = None if experiments is None else [*map(self._experiments.locate, experiments)]
+        wanted = None if experiments is None else [*map(self._experiments.locate, named)]
         return copying.copy_lake(
             self._storage,
             open_storage(resolved),
             run_ids=run_ids,
             experiment_ids=wanted,
             is_alone=alone,
-            progress=progress or (lambda _: None),
+            progress=arguments.callback("progress", progress) or (lambda _: None),
         )
 
     def close(self) -> None:
@@ -458,3 +466,9 @@ class Lake(Changes):
         if seen is not None and len(seen.segments) > upkeep.SEEN_SEGMENTS and not self._read_only:
             self._drain.saw(seen)
         return query
+
+
+def _check_snapshot(given: object) -> None:
+    if given is not None and not hasattr(given, "manifest"):
+        message = f"a snapshot is what lake.snapshot returns, got {arguments.kind(given)}."
+        raise InvalidInputError(message)

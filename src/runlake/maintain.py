@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runlake import arguments
 from runlake._lazy import lazy
 from runlake.errors import ConflictError, InvalidInputError
 from runlake.upkeep import GRACE_S
@@ -115,7 +116,7 @@ class Maintain:
             lake=lake,
             limits=work.Limits(is_full=full),
             is_alone=alone,
-            progress=progress or _ignore,
+            progress=arguments.callback("progress", progress) or _ignore,
         )
         if experiment is None:
             wanted = compactor.experiments(shard=_shard(shard))
@@ -160,8 +161,7 @@ class Maintain:
         """
         if not dry_run:
             self._house.check_writable()
-        if not grace_s >= 0:
-            raise InvalidInputError(f"grace_s is {grace_s!r}; it may be 0 or more.")
+        arguments.seconds("grace_s", grace_s, is_needed=True)
         lake = self._storage.require_lake()
         if not dry_run:
             with suppress(ConflictError):  # whoever published first has said it as well
@@ -201,7 +201,11 @@ class Maintain:
         if repair:
             self._house.check_writable()
         check = repairing.repair if repair else verify.verify
-        return check(self._storage.fs, artifacts=artifacts, progress=progress or _ignore)
+        return check(
+            self._storage.fs,
+            artifacts=artifacts,
+            progress=arguments.callback("progress", progress) or _ignore,
+        )
 
     def recover(self, *, force: bool = False) -> list[Recovered]:
         """Bring into the lake what dead processes of this host left in their journals.
@@ -259,7 +263,7 @@ class Maintain:
             raise InvalidInputError("give purge the ids of runs, or an experiment.")
         self._house.bring_own()
         lake = self._storage.require_lake()
-        tell = progress or _ignore
+        tell = arguments.callback("progress", progress) or _ignore
         fs = self._storage.fs
         try:
             if experiment is not None:
@@ -268,7 +272,9 @@ class Maintain:
                     fs, lake=lake, experiment_id=gone, is_alone=alone, progress=tell
                 )
             else:
-                wanted = [run_ids] if isinstance(run_ids, str) else list(run_ids or ())
+                wanted = (
+                    [run_ids] if isinstance(run_ids, str) else arguments.texts("run_ids", run_ids)
+                )
                 found = purge.purge(fs, lake=lake, run_ids=wanted, is_alone=alone, progress=tell)
         finally:
             self._house.expire()
@@ -304,18 +310,19 @@ class Maintain:
             FormatError: a manifest or a log is damaged, or another's.
         """
         self._house.check_writable()
-        if format != "delta":
+        if arguments.text("format", format) != "delta":
             raise InvalidInputError(f"there is one format, 'delta', got {format!r}.")
-        return delta.publish(self._storage.fs, lake=self._storage.require_lake(), tables=tables)
+        wanted = None if tables is None else arguments.texts("tables", tables)
+        return delta.publish(self._storage.fs, lake=self._storage.require_lake(), tables=wanted)
 
 
 def _shard(given: str | tuple[int, int] | None) -> tuple[int, int] | None:
     """Read `i/n`."""
-    if not isinstance(given, str):
-        return given
-    number, _, count = given.partition("/")
+    if given is None:
+        return None
     try:
+        number, count = given.split("/") if isinstance(given, str) else given
         return int(number), int(count)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         message = f"{given!r} is no shard; write i/n with i from 1 to n, as 1/4."
         raise InvalidInputError(message) from error

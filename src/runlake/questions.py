@@ -11,7 +11,7 @@ import os
 import threading
 from typing import IO, TYPE_CHECKING, Final, Literal, TypeVar, overload
 
-from runlake import clock
+from runlake import arguments, clock
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError, NotFoundError
 from runlake.query import entities, export, search
@@ -98,9 +98,8 @@ class Questions:
             LimitExceededError: it needs more time, memory or rows than it may take.
             StorageError: the store cannot be read.
         """
-        for name, limit in (("timeout_s", timeout_s), ("max_rows", max_rows)):
-            if limit is not None and not limit >= 0:
-                raise InvalidInputError(f"{name} is {limit!r}; it may be 0 or more, or None.")
+        timeout_s = arguments.seconds("timeout_s", timeout_s)
+        max_rows = arguments.count("max_rows", max_rows)
 
         def answer(query_: Query) -> pa.Table:
             return query_.sql(query, params, watch=Watch(timeout_s, max_rows))
@@ -182,6 +181,8 @@ class Questions:
             NotFoundError: there is no such run.
             StorageError: the target cannot be written, or the store cannot be read.
         """
+        if isinstance(target, (str, os.PathLike)):
+            target = arguments.path("target", target)
         place = (
             outlet.Outlet(
                 target,
@@ -488,9 +489,10 @@ class Questions:
             FormatError: a part is not what was logged.
             StorageError: the store cannot be read.
         """
-        for name, given in (("run_ids", run_ids), ("extra_columns", extra_columns)):
-            if isinstance(given, str):
-                raise InvalidInputError(f"{name} is a text; write a list: [{given!r}].")
+        artifact_file = arguments.text("artifact_file", artifact_file)
+        beside = arguments.texts("extra_columns", extra_columns)
+        if run_ids is not None:
+            run_ids = arguments.texts("run_ids", run_ids)
         if run_ids is not None and not (experiment_names is None and experiment_ids is None):
             raise InvalidInputError("load_table takes either runs or experiments, not both.")
 
@@ -498,7 +500,7 @@ class Questions:
             wanted = united.TableSearch(
                 artifact_file=artifact_file,
                 run_ids=run_ids,
-                extra_columns=extra_columns or (),
+                extra_columns=beside,
                 experiment_ids=self._only(query, experiment_names, experiment_ids),
             )
             return united.load_table(query, self._storage.fs, wanted)
@@ -567,13 +569,12 @@ class Questions:
     def _only(
         query: Query, names: Sequence[str] | None, ids: Sequence[str] | None
     ) -> list[str] | None:
-        for name, given in (("experiment_ids", ids), ("experiment_names", names)):
-            if isinstance(given, str):
-                raise InvalidInputError(f"{name} is a text; write a list: [{given!r}].")
+        given = arguments.several("experiment_ids", ids)
         if names is None:
-            return None if ids is None else list(ids)
-        found = [entities.get_experiment_by_name(query, name).experiment_id for name in names]
-        return [*found, *(ids or ())]
+            return None if ids is None else given
+        wanted = arguments.texts("experiment_names", names)
+        found = [entities.get_experiment_by_name(query, name).experiment_id for name in wanted]
+        return [*found, *given]
 
     def _ask(self, answer: Callable[[Query], _Answer]) -> _Answer:
         """Answer from a snapshot that is new enough; take a new one when a file is gone."""

@@ -11,7 +11,7 @@ import struct
 import traceback
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from runlake import clock, run_names, schema
+from runlake import arguments, clock, run_names, schema
 from runlake.dataset import input_rows
 from runlake.errors import InvalidInputError, StorageError
 from runlake.redaction import REDACTED, redactor
@@ -195,7 +195,7 @@ class Run(RunFiles):
             InvalidInputError: one of them is wrong; nothing is logged.
             StateError: the run has ended.
         """
-        points = [values.batch_point(metric) for metric in metrics]
+        points = [values.batch_point(metric) for metric in arguments.several("metrics", metrics)]
         rows = self._param_rows(values.pairs(params)) + self._tag_rows(values.pairs(tags))
         self._events(rows)
         for key, number, step, moment in points:
@@ -299,7 +299,7 @@ class Run(RunFiles):
         Raises:
             InvalidInputError: the key or value is wrong.
         """
-        self.set_tags({key: value})
+        self._events(self._tag_rows([(values.name("tag", key), value)]))
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set several tags, all or none; see `set_tag`.
@@ -310,7 +310,7 @@ class Run(RunFiles):
         Raises:
             InvalidInputError: one is wrong; none is set.
         """
-        self._events(self._tag_rows(tags.items()))
+        self._events(self._tag_rows(arguments.mapping("tags", tags).items()))
 
     def delete_tag(self, key: str) -> None:
         """Take a tag away; a tag that is not there is fine.
@@ -354,7 +354,7 @@ class Run(RunFiles):
             InvalidInputError: one of them is wrong.
             StateError: the run has ended.
         """
-        if level not in schema.ALERT_LEVELS:
+        if arguments.text("level", level) not in schema.ALERT_LEVELS:
             message = f"the level of an alert is one of {schema.ALERT_LEVELS}, got {level!r}."
             raise InvalidInputError(message)
         said = {"title": values.name("alert", title), "text": values.text("alert", title, text)}
@@ -372,7 +372,8 @@ class Run(RunFiles):
         Raises:
             StorageError: the store refused or did not answer; the rows stay in the journal.
         """
-        limit = self._settings.close_timeout_s if timeout_s is None else timeout_s
+        limit = arguments.seconds("timeout_s", timeout_s)
+        limit = self._settings.close_timeout_s if limit is None else limit
         self._drain.flush(limit)
 
     def finish(self, status: str = schema.FINISHED, end_time: object = None) -> None:
@@ -385,7 +386,7 @@ class Run(RunFiles):
         Raises:
             InvalidInputError: there is no such status.
         """
-        if status not in schema.ENDED:
+        if arguments.text("status", status) not in schema.ENDED:
             message = f"a run ends with one of {sorted(schema.ENDED)}, got {status!r}."
             raise InvalidInputError(message)
         if not (self._log.is_open and self._log.is_ours):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runlake import arguments
 from runlake._lazy import lazy
 from runlake.artifacts import media
 from runlake.artifacts.media import Medium, Spot
@@ -194,8 +195,9 @@ class RunFiles:
             StorageError: the store refused.
         """
         self._log.check_open()
+        path = arguments.path("artifact_file", artifact_file)
         whole = None if step is None else values.step(step)
-        self._put(Spot(artifact_file, None, whole), sheets.sheet(data, step=whole))
+        self._put(Spot(path, None, whole), sheets.sheet(data, step=whole))
 
     def log_audio(
         self,
@@ -309,6 +311,8 @@ def _spot(
     caption: str | None = None,
 ) -> Spot:
     """Return where a medium goes, everything about it checked."""
+    if artifact_file is not None:
+        artifact_file = arguments.path("artifact_file", artifact_file)
     media.check_one(what, artifact_file, key)
     whole = None if step is None else values.step(step)
     if key is not None:
@@ -321,7 +325,7 @@ def _spot(
 
 def _encoded(text: object) -> bytes:
     if not isinstance(text, str):
-        raise InvalidInputError(f"this takes text, got a {type(text).__name__}.")
+        raise InvalidInputError(f"this takes text, got {arguments.kind(text)}.")
     try:
         return text.encode()
     except UnicodeEncodeError as error:

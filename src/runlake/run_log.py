@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from runlake import clock, schema
+from runlake import arguments, clock, schema
 from runlake.errors import InvalidInputError, StateError, StorageError
 from runlake.writing import values
 
@@ -144,7 +144,7 @@ class RunLog:
             pass
         given: object = metrics
         if not isinstance(given, Mapping):
-            message = f"metrics are a mapping of keys to numbers, got {type(given).__name__}."
+            message = f"metrics are a mapping of keys to numbers, got {arguments.kind(given)}."
             raise InvalidInputError(message)
         checked = [(key, values.number(key, value)) for key, value in metrics.items()]
         self.points(checked, values.step(step), moment)
@@ -164,7 +164,11 @@ class RunLog:
         """
         self.check_open()
         for key, _ in points:
-            if key not in self.bound[1]:
+            try:
+                is_known = key in self.bound[1]
+            except TypeError:  # a list, for one
+                is_known = False
+            if not is_known:
                 values.name("metric", key)
         while points:
             journal, known = self.bound

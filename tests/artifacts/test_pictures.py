@@ -120,7 +120,7 @@ REFUSED: list[tuple[object, str]] = [
     (np.array([["a"]]), "got an array of <U1"),
     (np.array([[1j]]), "complex128"),
     ([[0, 1]], "got a list"),
-    (None, "got a NoneType"),
+    (None, "got None"),
     (b"hello", "no PNG, JPEG"),
     ("no/such/file.png", "no image 'no/such/file.png' can be read"),
     ("x" * 5000, "can be read"),

@@ -105,7 +105,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (dict, "no columns"),
     (list, "no columns"),
     (lambda: [1, 2], "got a list of other things"),
-    (lambda: 5, "got a int"),
+    (lambda: 5, "got an int"),
     (lambda: "abc", "got a str"),
     (lambda: {"a": [2**70]}, "cannot be kept"),
 ]

@@ -211,7 +211,7 @@ def test_runs_are_given_in_any_form(given: object) -> None:
         (lambda query: compare(query, []), "two runs or more, got none"),
         (lambda query: compare(query, "ab"), "a list of ids .* got 'ab'"),
         (lambda query: compare(query, None), "a list of ids .* got None"),
-        (lambda query: compare(query, ["a", 5]), "by its id, got int 5"),
+        (lambda query: compare(query, ["a", 5]), "by its id, got an int 5"),
         (lambda query: compare(query, pl.DataFrame({"id": ["a"]})), "column 'run_id'"),
         (lambda query: compare(query, ["a", "b"], show="diff"), "'differing', 'same', 'all'"),
     ],

@@ -325,8 +325,8 @@ def test_lake_without_metrics_has_no_curves(scene: Callable[..., Scene]) -> None
         ("loss", {"x": "steps"}, NotFoundError, "no metric 'steps' .* Did you mean 'step'"),
         ("loss", {"runs": ["r1", "r9"]}, NotFoundError, "no run 'r9' in lake .* 1 run"),
         ("loss", {"runs": "r1"}, InvalidInputError, "runs are a list"),
-        (3, {}, InvalidInputError, "keys are a text or a list of texts, got int 3"),
-        ([b"loss"], {}, InvalidInputError, "got bytes b'loss'"),
+        (3, {}, InvalidInputError, "keys are a text or a list of texts, got an int 3"),
+        ([b"loss"], {}, InvalidInputError, "got a bytes b'loss'"),
         ("loss", {"x": None}, InvalidInputError, "x is 'step', 'time', 'relative' or"),
         (
             "loss",

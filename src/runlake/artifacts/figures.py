@@ -6,6 +6,7 @@ import io
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
+from runlake import arguments
 from runlake._lazy import need
 from runlake.artifacts.media import FIGURE, Medium
 from runlake.errors import InvalidInputError
@@ -39,7 +40,7 @@ def drawn(figure: object, suffix: str, *, save_kwargs: Mapping[str, Any] | None 
         if callable(getattr(candidate, "savefig", None)):
             return _matplotlib(candidate, suffix or f".{given.get('format', 'png')}", given)
     raise InvalidInputError(
-        f"a figure is one of Matplotlib or Plotly, got a {type(figure).__name__}. Other libraries "
+        f"a figure is one of Matplotlib or Plotly, got {arguments.kind(figure)}. Other libraries "
         "write HTML: run.log_html(text, 'chart.html'), or images: run.log_image."
     )
 

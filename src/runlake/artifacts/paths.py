@@ -7,14 +7,15 @@ so that every artifact can be fetched on every machine.
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
+from runlake import arguments
 from runlake.errors import FormatError, InvalidInputError
 from runlake.storage.filesystem import TEMPORARY
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
 PATH_BYTES: Final = 800
@@ -37,7 +38,7 @@ def check_path(path: str | os.PathLike[str]) -> str:
     Raises:
         InvalidInputError: it leaves the run, is too long, or holds what cannot be kept.
     """
-    text = os.fspath(path)
+    text = arguments.path("artifact_file", path)
     clean = text.rstrip("/")
     parts = clean.split("/")
     if not all(parts) or {".", ".."} & set(parts) or "\\" in clean:
@@ -71,7 +72,8 @@ def join(folder: str | None, inside: str) -> str:
     Raises:
         InvalidInputError: it leaves the run, or cannot be kept.
     """
-    return check_path(f"{check_path(folder)}/{inside}" if folder else inside)
+    below = "" if folder is None else arguments.path("artifact_path", folder)
+    return check_path(f"{check_path(below)}/{inside}" if below else inside)
 
 
 def is_below(inside: str, path: str) -> bool:

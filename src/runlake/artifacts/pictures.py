@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import given
+from runlake import arguments, given
 from runlake._lazy import lazy, need
 from runlake.artifacts.media import IMAGE, Medium
 from runlake.errors import InvalidInputError
@@ -66,8 +66,8 @@ def picture(image: object, suffix: str = "") -> Medium:
     pixels = given.array(image)
     if pixels is None:
         raise InvalidInputError(
-            f"an image is a PIL image, an array, or the path or bytes of one, got a "
-            f"{type(image).__name__}."
+            f"an image is a PIL image, an array, or the path or bytes of one, got "
+            f"{arguments.kind(image)}."
         )
     return from_array(pixels, suffix)
 

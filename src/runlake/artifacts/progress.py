@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, final
 
-from runlake import clock
+from runlake import arguments, clock
 from runlake._lazy import lazy
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Meter:
         self._all_bytes, self._all_files = all_bytes, all_files
         self._done_bytes = self._done_files = 0
         self._lock = threading.Lock()
+        progress = arguments.callback("progress", progress)
         self._is_shown = progress is None and sys.stderr.isatty()
         self._began_s = clock.monotonic_s()
         self._bar: Any = None

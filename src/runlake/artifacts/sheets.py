@@ -9,6 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from runlake import arguments
 from runlake._lazy import lazy
 from runlake.artifacts.media import TABLE, Medium
 from runlake.errors import InvalidInputError
@@ -95,7 +96,7 @@ def _arrow(data: Any) -> pa.Table:  # noqa: ANN401 - frames of libraries that ma
         if isinstance(found, pa.Table):
             _check_objects(data)
             return found
-    raise InvalidInputError(f"a table is {_FORMS}, got a {type(data).__name__}.")
+    raise InvalidInputError(f"a table is {_FORMS}, got {arguments.kind(data)}.")
 
 
 def _check_objects(frame: Any) -> None:  # noqa: ANN401 - of Polars, or like it

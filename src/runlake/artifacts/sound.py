@@ -9,7 +9,7 @@ import wave
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from runlake import given
+from runlake import arguments, given
 from runlake._lazy import lazy
 from runlake.artifacts.media import AUDIO, Medium
 from runlake.errors import InvalidInputError
@@ -52,8 +52,8 @@ def sound(audio: object, suffix: str = "", *, rate: object = None) -> Medium:
     samples = given.array(audio)
     if samples is None:
         raise InvalidInputError(
-            "a sound is an array of samples, or the path or bytes of a file, got a "
-            f"{type(audio).__name__}."
+            "a sound is an array of samples, or the path or bytes of a file, got "
+            f"{arguments.kind(audio)}."
         )
     if suffix not in {"", ".wav"}:
         raise InvalidInputError(f"samples are written as .wav, not as {suffix}.")

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake.artifacts import documents, fetching, stream
 from runlake.artifacts.fetching import Wanted
 from runlake.artifacts.paths import check_path, is_below, join, local_target
@@ -148,7 +148,7 @@ class Artifacts:
             StateError: the file was written to meanwhile, again and again.
             StorageError: the store refused.
         """
-        source = Path(local)
+        source = Path(arguments.path("local_path", local))
         if source.is_dir():
             name = join(folder, source.resolve().name)
             yield from self.put_all(place, source, folder=name, progress=progress)
@@ -188,7 +188,7 @@ class Artifacts:
             StateError: a file was written to meanwhile, again and again.
             StorageError: the store refused.
         """
-        root = Path(local)
+        root = Path(arguments.path("local_dir", local))
         if not root.is_dir():
             message = f"no folder {str(local)!r} to log as artifacts."
             raise InvalidInputError(message)
@@ -283,6 +283,7 @@ class Artifacts:
             InvalidInputError: the value cannot be written so.
             MissingDependencyError: YAML is asked for and PyYAML is not installed.
         """
+        path = check_path(path)
         try:
             if path.endswith((".yaml", ".yml")):
                 data = documents.to_yaml(value)
@@ -371,6 +372,7 @@ class Artifacts:
             StorageError: the store refused.
         """
         root = layout.artifacts(self._locate(run_id), run_id)
+        path = arguments.path("path", path)
         path = check_path(path) if path else ""
         prefix = f"{root}{path}/" if path else root
         refuse_ways_out(self._storage.fs, [prefix])
@@ -435,8 +437,10 @@ class Artifacts:
             FormatError: a file is not what was logged; it is not kept.
             StorageError: the store refused.
         """
+        path = arguments.path("path", path)
         path = check_path(path) if path else ""
-        folder = Path(target or tempfile.mkdtemp(prefix="runlake-"))
+        below = None if target is None else arguments.path("target", target)
+        folder = Path(below or tempfile.mkdtemp(prefix="runlake-"))
         self.download_as(run_id, path, target=folder / path, progress=progress)
         return folder / path
 
@@ -465,6 +469,7 @@ class Artifacts:
             FormatError: a file is not what was logged; it is not kept.
             StorageError: the store refused.
         """
+        path = arguments.path("path", path)
         path = check_path(path) if path else ""
         root, entries = self._entries(run_id, path)
         if not entries:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 from runlake.writing import values
@@ -154,7 +154,7 @@ def input_rows(
     if not (hasattr(dataset, "name") and hasattr(dataset, "digest")):
         message = (
             "log_input takes a frame, arrays, paths, or a data set with a name and a digest, got "
-            f"{type(dataset).__name__}. Write log_input(runlake.Dataset(name='train', "
+            f"{arguments.kind(dataset)}. Write log_input(runlake.Dataset(name='train', "
             "digest='<hash or version>'))."
         )
         raise InvalidInputError(message)
@@ -205,7 +205,7 @@ def _checked(part: str, given: object) -> str:
         return given
     message = (
         f"the {part} of a data set is text of 1 to {_PART_CHARS} printable "
-        f"characters, got {type(given).__name__} {str(given)[:80]!r}."
+        f"characters, got {arguments.told(given)}."
     )
     raise InvalidInputError(message)
 
@@ -224,7 +224,7 @@ def _source(dataset: object) -> tuple[str | None, str | None]:
     for part, given in (("source", source), ("source_type", kind)):
         if not (given is None or isinstance(given, str)):
             message = (
-                f"the {part} of a data set is text or None, got {type(given).__name__} "
+                f"the {part} of a data set is text or None, got {arguments.kind(given)} "
                 f"{str(given)[:80]!r}."
             )
             raise InvalidInputError(message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from runlake import arguments
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 
@@ -81,7 +82,7 @@ def _made(given: Any) -> pa.Table | dict[str, Any]:  # noqa: ANN401 - of any lib
         raise InvalidInputError(message) from error
     message = (
         "a data set is made of a frame, a table, an array, a mapping of names to arrays, paths or "
-        f"URLs; got {type(given).__name__} {str(given)[:80]!r}."
+        f"URLs; got {arguments.told(given)}."
     )
     raise InvalidInputError(message)
 

@@ -13,6 +13,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from runlake import arguments
 from runlake.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Cursor:
         Raises:
             InvalidInputError: it is no such cursor, or not a whole one.
         """
+        text = arguments.text("the cursor", text)
         try:
             return replace(self, seen=_unpacked(_data(text.strip(), self.mark)))
         except (binascii.Error, ValueError, IndexError) as error:

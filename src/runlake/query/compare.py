@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from runlake import arguments
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 from runlake.query.entities import get_run
@@ -118,7 +119,7 @@ def compare(
         InvalidInputError: there are fewer than two runs, or an argument is none of these.
         NotFoundError: the snapshot holds no such run; the message names it and the nearest.
     """
-    if show not in SHOWS:
+    if arguments.text("show", show) not in SHOWS:
         raise InvalidInputError(f"show is {show!r}; it may be {', '.join(map(repr, SHOWS))}.")
     run_ids = list(dict.fromkeys(read_run_ids(runs)))
     if len(run_ids) < _FEWEST:
@@ -177,7 +178,7 @@ def _run_id(run: Any) -> str:  # noqa: ANN401 - an id or anything that has one
         found = found.as_py()
     if isinstance(found, str):
         return found
-    message = f"a run is given by its id, got {type(run).__name__} {run!r:.80}."
+    message = f"a run is given by its id, got {arguments.told(run)}."
     raise InvalidInputError(message)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from runlake import arguments
 from runlake.errors import FilterSyntaxError, InvalidInputError
 from runlake.query.database import KeyColumn
 from runlake.query.grammar import (
@@ -128,7 +129,7 @@ def compile_search(
     """
     if len(order_by) > _ORDER_KEYS:
         raise InvalidInputError(f"order_by has {len(order_by)} keys, at most {_ORDER_KEYS} go.")
-    text = filter_string or ""
+    text = arguments.text_or_empty("filter_string", filter_string)
     compiler = _Compiler(text, subject, has_metric, artifact_uris)
     where = compiler.node(parse_filter(text))
     terms: dict[tuple[str, str], list[Term]] = {}

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from runlake import arguments
 from runlake._lazy import lazy
 from runlake.errors import NotFoundError
 from runlake.query.data import read_data
@@ -143,6 +144,7 @@ def get_run(query: Query, run_id: str) -> RunRecord:
     Raises:
         NotFoundError: the snapshot holds no such run; the message names the nearest.
     """
+    run_id = arguments.text("run_id", run_id)
     place = pc.index(query.folded.run_facts["run_id"], arrays.text(run_id)).as_py()
     if place < 0:
         raise _not_found(query, "run", run_id, table="run_facts", column="run_id")
@@ -183,6 +185,7 @@ def get_experiment(query: Query, experiment_id: str) -> Experiment:
     Raises:
         NotFoundError: the snapshot holds no such experiment; the message names the nearest.
     """
+    experiment_id = arguments.text("experiment_id", experiment_id)
     found = find_experiment(query, experiment_id)
     if found is None:
         raise _not_found(
@@ -214,6 +217,7 @@ def find_experiment_by_name(query: Query, name: str) -> Experiment | None:
 
     Two lakes merged by a plain copy may hold a name twice; the active, then the oldest, rules.
     """
+    name = arguments.text("name", name)
 
     def order(home: Home) -> tuple[str, float, str]:
         age = math.inf if home.created_us is None else home.created_us

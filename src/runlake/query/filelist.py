@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 
@@ -113,7 +113,7 @@ def check_table(table: str) -> str:
     Raises:
         InvalidInputError: there is none, or it is folded from several.
     """
-    if table in LISTED:
+    if arguments.text("table", table) in LISTED:
         return table
     message = (
         f"no files are the rows of {table!r}; {' and '.join(LISTED)} have such. Every other view "

@@ -16,7 +16,7 @@ from fnmatch import translate
 from operator import index
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError, NotFoundError
 from runlake.query.axis import RELATIVE, STEP, TIME, WORDS, Axis, follow
@@ -98,7 +98,7 @@ def read_keys(given: object) -> list[str]:
     for key in listed:
         if not isinstance(key, str):
             raise InvalidInputError(
-                f"keys are a text or a list of texts, got {type(key).__name__} {key!r:.80}."
+                f"keys are a text or a list of texts, got {arguments.told(key)}."
             )
     return listed
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake._lazy import lazy
 from runlake.errors import NotFoundError
 from runlake.query.compile import compile_search
@@ -104,6 +104,7 @@ def leaderboard(
             by; the message names the nearest.
     """
     ranking = Ranking.of(goal=goal, value=value, by=by, top=top, experiment_ids=experiment_ids)
+    metric = arguments.text("metric", metric)
     query.begin()
     has_metric = query.folded.has_metric
     compiled = compile_search(filter_string, fields=ranking.by, has_metric=has_metric)

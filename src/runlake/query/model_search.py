@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runlake import arguments
 from runlake.query.compile import compile_search
 from runlake.query.entities import Page
-from runlake.query.search import Cut, find, page_limit, read_list
+from runlake.query.search import Cut, find
 from runlake.query.subjects import MODELS, VERSIONS
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def search_models(
         FilterSyntaxError: the filter or a key of the order cannot be read.
         InvalidInputError: another argument is wrong.
     """
-    keys = read_list("order_by", order_by)
+    keys = arguments.texts("order_by", order_by)
+    filter_string = arguments.text_or_empty("filter_string", filter_string)
     found = find(
         query,
         "r.name",
@@ -48,9 +50,9 @@ def search_models(
         compile_search(filter_string, keys, subject=MODELS),
         where=[],
         cut=Cut(
-            page_limit("max_results", max_results),
+            arguments.count("max_results", max_results),
             page_token,
-            ["models", filter_string or "", keys],
+            ["models", filter_string, keys],
         ),
         needs=("registered_models",),
     )
@@ -83,7 +85,8 @@ def search_versions(
         FilterSyntaxError: the filter or a key of the order cannot be read.
         InvalidInputError: another argument is wrong.
     """
-    keys = read_list("order_by", order_by)
+    keys = arguments.texts("order_by", order_by)
+    filter_string = arguments.text_or_empty("filter_string", filter_string)
     found = find(
         query,
         "struct_pack(name := r.name, version := r.version)",
@@ -91,9 +94,9 @@ def search_versions(
         compile_search(filter_string, keys, subject=VERSIONS),
         where=[],
         cut=Cut(
-            page_limit("max_results", max_results),
+            arguments.count("max_results", max_results),
             page_token,
-            ["versions", filter_string or "", keys],
+            ["versions", filter_string, keys],
         ),
         needs=("model_versions",),
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import operator
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake.errors import InvalidInputError
 from runlake.query.views import text_literal
 
@@ -128,19 +129,17 @@ class Ranking(NamedTuple):
             InvalidInputError: an argument is none of what it may be.
         """
         goal = "max" if goal is None else goal
-        if goal not in GOALS:
+        if arguments.text("goal", goal) not in GOALS:
             raise InvalidInputError(f"goal is {goal!r}; it may be {', '.join(map(repr, GOALS))}.")
         if top is not None and (type(top) is not int or top < 1):
             raise InvalidInputError(f"top is {top!r}; it may be 1 or more, or None for all.")
-        if isinstance(experiment_ids, str):
-            message = f"experiment_ids is a text; write a list: [{experiment_ids!r}]."
-            raise InvalidInputError(message)
+        named = arguments.several("experiment_ids", experiment_ids)
         return cls(
             goal=goal,
-            value=goal if value == "best" else _value(value),
+            value=goal if isinstance(value, str) and value == "best" else _value(value),
             by=_fields(by),
             top=top,
-            experiment_ids=None if experiment_ids is None else tuple(map(str, experiment_ids)),
+            experiment_ids=None if experiment_ids is None else tuple(map(str, named)),
         )
 
 
@@ -149,9 +148,10 @@ def _value(given: object) -> str | int:
     if isinstance(given, str) and given in VALUES:
         return given
     if not isinstance(given, (bool, str)) and hasattr(given, "__index__"):
-        step = operator.index(given)
-        if step in _INT64:
-            return step
+        with suppress(TypeError):  # an array of several
+            step = operator.index(given)
+            if step in _INT64:
+                return step
     known = ", ".join(map(repr, VALUES))
     raise InvalidInputError(f"value is {given!r}; it may be {known}, or a step, as 100.")
 

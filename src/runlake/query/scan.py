@@ -15,7 +15,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, final
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 from runlake.query.event_views import EVENT_VIEWS
@@ -69,7 +69,7 @@ def scan(
         FileNotFoundError: a file of the snapshot is gone; take a new snapshot.
         StorageError: the store cannot be read.
     """
-    if name not in VIEWS:
+    if arguments.text("view", name) not in VIEWS:
         raise InvalidInputError(f"there is no view {name!r}; there are {', '.join(VIEWS)}.")
     if name not in _READERS:
         return to_polars(query.sql(f"FROM {name}")).lazy()

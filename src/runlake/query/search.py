@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 from runlake.query.compile import compile_search
@@ -23,7 +23,7 @@ from runlake.query.subjects import EXPERIMENTS, RUNS
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -127,7 +127,7 @@ def search_runs(
         InvalidInputError: another argument is wrong.
         MissingDependencyError: pandas is asked for, and not installed.
     """
-    if output_format not in _FORMATS:
+    if arguments.text("output_format", output_format) not in _FORMATS:
         raise InvalidInputError(
             f"output_format is {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}, not {output_format!r}."
         )
@@ -169,15 +169,16 @@ def search_experiments(
         InvalidInputError: another argument is wrong.
     """
     stage = _stage("view_type", view_type)
-    keys = read_list("order_by", order_by)
-    question = ["experiments", filter_string or "", keys, stage]
+    keys = arguments.texts("order_by", order_by)
+    filter_string = arguments.text_or_empty("filter_string", filter_string)
+    question = ["experiments", filter_string, keys, stage]
     found = find(
         query,
         "r.experiment_id",
         "FROM experiments AS r",
         compile_search(filter_string, keys, subject=EXPERIMENTS),
         where=[_STAGES[stage]],
-        cut=Cut(page_limit("max_results", max_results), page_token, question),
+        cut=Cut(arguments.count("max_results", max_results), page_token, question),
     )
     clause = "WHERE experiment_id IN (SELECT unnest(CAST($1 AS VARCHAR[])))"
     ids: list[Any] = found.names.to_pylist()
@@ -201,9 +202,10 @@ def find_runs(query: Query, wanted: RunSearch, *, with_token: bool = False) -> F
         InvalidInputError: another argument is wrong.
     """
     stage = _stage("run_view_type", wanted.run_view_type)
-    keys = read_list("order_by", wanted.order_by)
+    keys = arguments.texts("order_by", wanted.order_by)
+    filter_string = arguments.text_or_empty("filter_string", wanted.filter_string)
     compiled = compile_search(
-        wanted.filter_string,
+        filter_string,
         keys,
         subject=wanted.subject,
         has_metric=query.folded.has_metric,
@@ -211,15 +213,15 @@ def find_runs(query: Query, wanted: RunSearch, *, with_token: bool = False) -> F
     )
     where, ids = [_STAGES[stage]], None
     if wanted.experiment_ids is not None:
-        ids = sorted({str(each) for each in read_list("experiment_ids", wanted.experiment_ids)})
+        ids = sorted(set(map(str, arguments.several("experiment_ids", wanted.experiment_ids))))
         compiled.params["experiments"] = ids
         where.append("r.experiment_id IN (SELECT unnest(CAST($experiments AS VARCHAR[])))")
     joins = "".join(
         f"\nPOSITIONAL JOIN {table} AS f{number}"
         for number, table in enumerate(query.columns(compiled.columns))
     )
-    question = ["runs", wanted.filter_string or "", keys, stage, ids]
-    limit = page_limit("limit", wanted.limit)
+    question = ["runs", filter_string, keys, stage, ids]
+    limit = arguments.count("limit", wanted.limit)
     return find(
         query,
         _PLACE,
@@ -327,33 +329,3 @@ def _stage(name: str, view_type: str | int) -> str:
             f"{name} is {view_type!r}; it may be {', '.join(map(repr, _STAGES))}."
         )
     return found.upper()
-
-
-def page_limit(name: str, limit: int | None) -> int | None:
-    """Return the limit of a page after checking it.
-
-    Args:
-        name: of the argument, for the message.
-        limit: what was given.
-
-    Raises:
-        InvalidInputError: it is negative.
-    """
-    if limit is not None and (isinstance(limit, bool) or limit < 0):
-        raise InvalidInputError(f"{name} is {limit!r}; it may be 0 or more, or None for all.")
-    return limit
-
-
-def read_list(name: str, given: Iterable[str] | None) -> list[str]:
-    """Return what was given as a list; None is an empty one.
-
-    Args:
-        name: of the argument, for the message.
-        given: what was given.
-
-    Raises:
-        InvalidInputError: it is one text.
-    """
-    if isinstance(given, str):
-        raise InvalidInputError(f"{name} is a text; write a list: [{given!r}].")
-    return list(given or ())

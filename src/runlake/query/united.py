@@ -129,23 +129,25 @@ def load_table(query: Query, fs: Filesystem, wanted: TableSearch) -> pl.DataFram
 def _find(query: Query, wanted: TableSearch) -> list[_Part]:
     """Return the parts in the order in which their rows come."""
     needs = ("media", "run_facts")
-    named = wanted.run_ids
+    table, named = wanted.artifact_file, wanted.run_ids
     if named is None:
         given = None if wanted.experiment_ids is None else list(wanted.experiment_ids)
-        values = {"table": wanted.artifact_file, "experiments": given}
+        values = {"table": table, "experiments": given}
         statement = _PARTS_SQL.format(wanted=_ACTIVE, order="r.start_time DESC, r.place")
     else:
         _check_runs(query, named)
-        values = {"table": wanted.artifact_file, "runs": list(named)}
+        values = {"table": table, "runs": list(named)}
         statement = _PARTS_SQL.format(
             wanted=_NAMED, order="list_position(CAST($runs AS VARCHAR[]), r.run_id)"
         )
     found = [_Part(**row) for row in to_rows(query.read(statement, values, needs=needs))]
     if found:
         return found
-    known = query.read("SELECT DISTINCT key FROM media WHERE media = 'table'", needs=("media",))
+    known = query.read(
+        "SELECT DISTINCT key FROM media WHERE media = 'table' AND key IS NOT NULL", needs=("media",)
+    )
     names: list[Any] = known["key"].to_pylist()
-    raise NotFoundError.of("table", wanted.artifact_file, url=query.tables.root_url, known=names)
+    raise NotFoundError.of("table", table, url=query.tables.root_url, known=names)
 
 
 def _check_runs(query: Query, run_ids: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from runlake import arguments
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError, NotFoundError
 from runlake.query.entities import Page
@@ -145,7 +146,8 @@ class Reading:
             NotFoundError: there is no such model.
             StorageError: the store cannot be read.
         """
-        wanted = None if not stages else {uris.stage(each) for each in stages}
+        named = arguments.several("stages", stages)
+        wanted = {uris.stage(each) for each in named} if named else None
         model = self._find(name)
         return [
             version_entity(model, version)
@@ -336,8 +338,7 @@ class Reading:
 
     def _read(self, name: str) -> tuple[Registered, registered.Model]:
         """Return what stands now, and one model."""
-        if not isinstance(name, str):
-            raise InvalidInputError(f"the name of a registered model is text, got {name!r}.")
+        name = arguments.text("the name of a registered model", name)
         known = self._book.read()
         model = known.by_name.get(name)
         if model is None:
@@ -362,7 +363,7 @@ class Reading:
         return found
 
     def _aliased(self, model: registered.Model, alias: str) -> registered.Version:
-        number = model.aliases.get(alias)
+        number = model.aliases.get(arguments.text("alias", alias))
         if number is None:
             known = ", ".join(map(repr, sorted(model.aliases))) or "none"
             raise NotFoundError(

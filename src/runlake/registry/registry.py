@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
-from runlake import ids, schema
+from runlake import arguments, ids, schema
 from runlake.errors import (
     AlreadyExistsError,
     InvalidInputError,
@@ -556,7 +556,7 @@ class Registry(Changing):
             StorageError: the store refused.
         """
         known, model = self._model(name)
-        if alias in model.aliases:
+        if arguments.text("alias", alias) in model.aliases:
             about = words.about(reason, version=model.aliases[alias])
             self._say(known, model, schema.REGISTRY_ALIAS, alias, about=about)
 

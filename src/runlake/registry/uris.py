@@ -10,7 +10,7 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake.errors import InvalidInputError
 
 LATEST: Final = "latest"
@@ -70,12 +70,12 @@ def model_uri(name: str, *, version: int | None = None, alias: str | None = None
 
 def is_model_uri(uri: str) -> bool:
     """Tell whether an address is a model's."""
-    return uri.startswith("models:")
+    return arguments.text("the address of a model", uri).startswith("models:")
 
 
 def is_run_uri(uri: str) -> bool:
     """Tell whether an address is one of files of a run."""
-    return uri.startswith("runs:")
+    return arguments.text("the address of files", uri).startswith("runs:")
 
 
 def parse_model_uri(uri: str) -> ModelUri:
@@ -84,6 +84,7 @@ def parse_model_uri(uri: str) -> ModelUri:
     Raises:
         InvalidInputError: it is none.
     """
+    uri = arguments.text("the address of a model", uri)
     body = uri.removeprefix(MODELS).rstrip("/") if uri.startswith(MODELS) else ""
     name, slash, last = body.partition("/")
     if not name or name.startswith("@") or "/" in last:
@@ -109,6 +110,7 @@ def parse_run_uri(uri: str) -> RunUri:
     Raises:
         InvalidInputError: it is none.
     """
+    uri = arguments.text("the address of files", uri)
     run_id, _, path = uri.removeprefix(RUNS).partition("/")
     if not uri.startswith(RUNS) or not run_id:
         raise InvalidInputError(f"{uri!r} is no address of a run's files: {RUNS}<run id>/<path>.")

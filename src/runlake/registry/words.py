@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import clock, ids, schema
+from runlake import arguments, clock, ids, schema
 from runlake.errors import InvalidInputError
 from runlake.registry import uris
 from runlake.run_plan import user
@@ -104,7 +104,7 @@ def tags(given: Mapping[str, object] | None) -> dict[str, str]:
     """
     return {
         values.name("tag", key): values.text("tag", key, value)
-        for key, value in (given or {}).items()
+        for key, value in arguments.mapping("tags", given).items()
     }
 
 

@@ -13,7 +13,7 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
-from runlake import ids, schema
+from runlake import arguments, ids, schema
 from runlake.errors import FormatError, InvalidInputError, NotFoundError, StateError
 from runlake.settings import cache_root
 from runlake.storage import layout, manifests, names, pinfs, rowobject
@@ -370,7 +370,7 @@ def open_storage(settings: Settings, fs: Filesystem | None = None) -> Storage:
         return Storage(NullFilesystem(settings.url), settings)
     if fs is not None:
         return Storage(fs, settings)
-    options = dict(settings.storage_options)
+    options = dict(arguments.mapping("storage_options", settings.storage_options))
     fs = open_filesystem(settings.url, storage_options=options, settings=settings)
     return Storage(fs, settings)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import schema
+from runlake import arguments, schema
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError
 from runlake.storage import arrays, segments
@@ -368,7 +368,7 @@ def _arrow(data: object) -> pa.Table:
     except (pa.ArrowException, TypeError, ValueError) as error:
         message = (
             "log_history takes an Arrow table, a Polars or pandas frame, or a mapping of names "
-            f"to arrays, got {type(data).__name__}: {error}"
+            f"to arrays, got {arguments.kind(data)}: {error}"
         )
         raise InvalidInputError(message) from error
     return table

@@ -11,17 +11,23 @@ import operator
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-from runlake import clock, schema
+from runlake import arguments, clock, schema
 from runlake.errors import InvalidInputError
 
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _INT64: Final = range(-(2**63), 2**63)
+_NAMED: Final = {
+    "experiment": "name of an experiment",
+    "registered model": "name of a registered model",
+    "alert": "title of an alert",
+}
 _PLAIN: Final = (bool, int, float, Decimal, Fraction)
 
 
@@ -45,13 +51,15 @@ def number(key: str, value: object) -> float:
             return float(plain)
         except OverflowError as error:
             message = (
-                f"metric {key!r} got a {type(value).__name__} that does not fit a 64-bit float."
+                f"metric {key!r} got {arguments.kind(value)} that does not fit a 64-bit float."
             )
             raise InvalidInputError(message) from error
     shape = getattr(value, "shape", None)
-    shown = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else f" {str(value)[:40]!r}"
+    shown = "" if value is None else f" {str(value)[:40]!r}"
+    if isinstance(shape, tuple):
+        shown = f" of shape {tuple(shape)}"
     message = (
-        f"metric {key!r} got a {type(value).__name__}{shown}; a metric is one number "
+        f"metric {key!r} got {arguments.kind(value)}{shown}; a metric is one number "
         "(Python, NumPy, torch or JAX scalar, Decimal, bool)."
     )
     raise InvalidInputError(message)
@@ -68,20 +76,19 @@ def name(what: str, text: object, *, most: int = schema.KEY_LIMIT_CHARS) -> str:
     Raises:
         InvalidInputError: it is no such text.
     """
+    of = _NAMED.get(what, f"key of a {what}")
     if not isinstance(text, str):
-        message = f"the key of a {what} is text, got {type(text).__name__} {str(text)[:40]!r}."
+        shown = "" if text is None else f" {str(text)[:40]!r}"
+        message = f"the {of} is text, got {arguments.kind(text)}{shown}."
         raise InvalidInputError(message)
     if not text:
-        message = f"the key of a {what} is empty; give it 1 to {most} characters."
+        message = f"the {of} is empty; give it 1 to {most} characters."
         raise InvalidInputError(message)
     if len(text) > most:
-        message = (
-            f"the key of a {what} has {len(text)} characters, at most "
-            f"{most} are kept: {text[:40]!r}…"
-        )
+        message = f"the {of} has {len(text)} characters, at most {most} are kept: {text[:40]!r}…"
         raise InvalidInputError(message)
     if not text.isprintable():
-        message = f"the key of a {what} holds characters that cannot be printed: {text!r}."
+        message = f"the {of} holds characters that cannot be printed: {text!r}."
         raise InvalidInputError(message)
     return text
 
@@ -157,7 +164,7 @@ def flatten(params: object, *, prefix: str = "") -> Iterator[tuple[str, object]]
     """
     inner = _mapping(params)
     if inner is None:
-        message = f"params are a mapping of keys to values, got {type(params).__name__}."
+        message = f"params are a mapping of keys to values, got {arguments.kind(params)}."
         raise InvalidInputError(message)
     for key, value in inner.items():
         full = f"{prefix}{key}"
@@ -213,7 +220,8 @@ def time_us(value: object) -> int:
             raise InvalidInputError(message)
         return round(value.timestamp() * 1e6)
     if not isinstance(value, (bool, float)) and hasattr(value, "__index__"):
-        value = operator.index(value)  # a NumPy integer, for one
+        with suppress(TypeError):  # an array of several
+            value = operator.index(value)  # a NumPy integer, for one
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         moment = value * 1000 if isinstance(value, int) else round(value * 1000)
         if moment in _INT64:
@@ -232,7 +240,7 @@ def pairs(given: Mapping[str, object] | Iterable[Any]) -> list[tuple[str, object
         return list(given.items())
     found = []
     entry: Any
-    for entry in given:
+    for entry in arguments.several("params and tags", given):
         pair = (entry.key, entry.value) if hasattr(entry, "key") else entry
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:  # noqa: PLR2004 - a pair
             message = f"params and tags are a mapping or (key, value) pairs, got {entry!r}."
