@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PART = 5 << 20
 PART_IN_ORDER = 16 << 20
 SIZE = 7 * PART + 12_345
+GONE = b"<Error><Code>NoSuchUpload</Code><Message>It is gone.</Message></Error>"
 # Which requests carry parts.
 PARTS = {"s3": ("PUT", "partNumber"), "az": ("PUT", "comp=block&"), "gs": ("PUT", "/resumable/")}
 
@@ -134,12 +135,12 @@ def test_an_upload_whose_parts_were_swept_begins_anew(
 ) -> None:
     if cloud is None or cloud.scheme != "s3":
         pytest.skip("only S3 keeps uploads that have not ended")
-    said = b"<Error><Code>NoSuchUpload</Code><Message>It is gone.</Message></Error>"
     watch = Watch()
     # What S3 says of a part, and of the end of an upload, that another has swept.
-    for method in ("PUT", "POST"):
+    for seed, method in enumerate(("PUT", "POST")):
+        written(big, seed=seed)
         before = cloud.proxy.sent_bytes
-        gone = Fault(method, times=1, status=404, body=said, path="uploadId=")
+        gone = Fault(method, times=1, status=404, body=GONE, path="uploadId=")
         with cloud.proxy.fault(gone):
             filesystem.upload("artifacts/0/r/big.bin", big, watch=watch)
         assert gone.times == 0
@@ -147,6 +148,23 @@ def test_an_upload_whose_parts_were_swept_begins_anew(
         assert (watch.size_bytes, watch.sha256) == (SIZE, sha256(big))
         assert hashlib.sha256(filesystem.get("artifacts/0/r/big.bin")).hexdigest() == watch.sha256
     filesystem.sweep(filesystem.leftovers())
+
+
+def test_an_upload_that_ended_without_an_answer_is_not_sent_again(
+    filesystem: Filesystem, cloud: Cloud | None, big: Path
+) -> None:
+    if cloud is None or cloud.scheme != "s3":
+        pytest.skip("only S3 keeps uploads that have not ended")
+    before, watch = cloud.proxy.sent_bytes, Watch()
+    lost = Fault("POST", times=1, status=None, path="uploadId=")
+    # The upload is gone for whoever asks again.
+    gone = Fault("POST", times=1, status=404, body=GONE, after=1, path="uploadId=")
+    with cloud.proxy.fault(gone), cloud.proxy.fault(lost):
+        filesystem.upload("artifacts/0/r/big.bin", big, watch=watch)
+    assert (lost.times, gone.times) == (0, 0)
+    assert cloud.proxy.sent_bytes - before < SIZE + 100_000
+    assert watch.sha256 == sha256(big)
+    assert hashlib.sha256(filesystem.get("artifacts/0/r/big.bin")).hexdigest() == watch.sha256
 
 
 def test_what_an_upload_left_is_told_and_swept(

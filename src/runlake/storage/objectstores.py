@@ -191,7 +191,26 @@ class _S3Large(Large[io.BytesIO]):
     async def end(self) -> None:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(self._tags.items())]
         call = self._fs.store._call_s3
-        await call("complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts})
+        try:
+            await call(
+                "complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts}
+            )
+        except OSError as error:
+            # An upload that has ended is gone too, and the answer that says so may get lost.
+            if not retry.is_upload_lost(error) or not await self._is_there():
+                raise
+
+    async def _is_there(self) -> bool:
+        """Tell whether the object is made of these very parts, by the tag that S3 gives it."""
+        about = {name: self._upload[name] for name in ("Bucket", "Key")}
+        try:
+            tags = [bytes.fromhex(tag.strip('"')) for _, tag in sorted(self._tags.items())]
+            found = await self._fs.store._call_s3("head_object", **about)
+        except (ValueError, FileNotFoundError):  # encrypted with other keys; or nothing is there
+            return False
+        digest = hashlib.md5(b"".join(tags), usedforsecurity=False).hexdigest()
+        is_same: bool = found["ETag"].strip('"') == f"{digest}-{len(tags)}"
+        return is_same
 
 
 async def _s3_uploads(fs: S3Filesystem, prefix: str) -> list[dict[str, Any]]:
