@@ -155,7 +155,4 @@ def _is_in(known: pa.Array[Any], wanted: Collection[str]) -> NDArray[np.bool_]:
         flags: Any = pc.equal(known, values[0])
     else:
         flags = pc.is_in(known, value_set=values)
-    places: Any = pc.indices_nonzero(flags)
-    found = np.zeros(len(known), bool)
-    found[arrays.values(places)] = True
-    return found
+    return arrays.truths(flags)
