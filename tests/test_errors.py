@@ -71,6 +71,15 @@ def test_not_found_without_a_near_name_says_what_lists_all() -> None:
     assert str(error) == "no run 'x' in lake 'lake', which holds 1 run. `runlake ls` lists all."
 
 
+def test_not_found_names_the_command_that_lists_all_of_the_kind_where_there_is_one() -> None:
+    metric = NotFoundError.of("metric", "x", url="lake", known=["acc"])
+    assert str(metric).endswith(
+        '`runlake sql "SELECT DISTINCT key FROM metric_summary"` lists all.'
+    )
+    artifact = NotFoundError.of("artifact", "x", url="lake", known=["model.pt"])
+    assert str(artifact) == "no artifact 'x' in lake 'lake', which holds 1 artifact."
+
+
 def test_a_wrong_filter_points_at_the_place_with_a_caret() -> None:
     error = FilterSyntaxError.at("a = 1\nAND b ~ 2", 12, expected="an operator", found="'~'")
     assert (error.line, error.column) == (2, 7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,6 +90,37 @@ def test_the_error_is_public_and_says_what_to_do(filled: Lake) -> None:
         filled.sql("FROM runs", max_rows=0)
     with pytest.raises(runlake.InvalidInputError, match="Did you mean 'metrics'"):
         filled.sql("FROM metric")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "md5_number('x')",
+        "[INTERVAL 1 day]",
+        "MAP {{'x': 1}: 2}",
+        "TIMETZ '12:00:00+02'",
+        "[{'a': union_value(n := 2)}]",
+        "array_value({'size': md5_number('x')})",
+    ],
+)
+def test_a_column_that_no_frame_or_file_holds_is_refused_and_its_text_is_not(
+    filled: Lake, tmp_path: Path, value: str
+) -> None:
+    query = f"SELECT {value} AS v"
+    with pytest.raises(InvalidInputError, match=r"column 'v' is of type .* CAST"):
+        filled.sql(query)
+    for form in ("csv", "parquet"):
+        with pytest.raises(InvalidInputError, match=r"column 'v' is of type .* CAST"):
+            filled.export(tmp_path / f"out.{form}", what=query)
+    assert filled.sql(f"SELECT CAST({value} AS VARCHAR) AS v").schema == {"v": pl.String}
+
+
+def test_nested_answers_are_given_as_they_are(filled: Lake) -> None:
+    query = (
+        "SELECT [{'a': MAP {'b': [1.5, NULL]}}] AS v, INTERVAL 1 day AS i, array_value(1, 2) AS a"
+    )
+    (row,) = filled.sql(query).rows()
+    assert row == ([{"a": {"b": [Decimal("1.5"), None]}}], timedelta(days=1), [1, 2])
 
 
 def test_an_answer_is_a_polars_frame_with_times_in_utc(filled: Lake) -> None:

@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 
 def run() -> None:
@@ -16,6 +17,10 @@ def run() -> None:
     the system.
     """
     codes: list[int] = []
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # as a shell's `>&-` leaves it
+            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - stays open
+            setattr(sys, name, nowhere)
     atexit.register(_leave, codes)  # called last, because it registers before all others
     try:
         import_module("runlake.cli").main()

@@ -19,10 +19,20 @@ Every class carries a stable `kind` for programs, and is also the built-in that 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+# What lists all of a kind on the command line.
+_LISTS: Final = {
+    "experiment": 'sql "FROM experiments"',
+    "metric": 'sql "SELECT DISTINCT key FROM metric_summary"',
+    "param": 'sql "SELECT DISTINCT key FROM params"',
+    "registered model": "models ls",
+    "run": "ls",
+    "tag": 'sql "SELECT DISTINCT key FROM tags"',
+}
 
 
 class RunlakeError(Exception):
@@ -119,12 +129,13 @@ class NotFoundError(RunlakeError, LookupError):
             The error, to be raised.
         """
         near = get_close_matches(name, known, n=3)
-        hint = (
-            f"Did you mean {' or '.join(map(repr, near))}?" if near else "`runlake ls` lists all."
-        )
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        if not near and what in _LISTS:
+            hint = f"`runlake {_LISTS[what]}` lists all."
         count = len(known) if count is None else count
         held = f"{count} {what}{'' if count == 1 else 's'}"
-        return cls(f"no {what} {name!r} in lake {url!r}, which holds {held}. {hint}", url=url)
+        message = f"no {what} {name!r} in lake {url!r}, which holds {held}. {hint}"
+        return cls(message.rstrip(), url=url)
 
 
 class AlreadyExistsError(RunlakeError):

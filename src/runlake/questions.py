@@ -94,7 +94,8 @@ class Questions:
             maps are lists of pairs, and null and NaN are one.
 
         Raises:
-            InvalidInputError: DuckDB refuses the query, or it would do more than read.
+            InvalidInputError: DuckDB refuses the query, it would do more than read, or a column
+                is of a type that frames cannot hold, as a union; the message says what to write.
             LimitExceededError: it needs more time, memory or rows than it may take.
             StorageError: the store cannot be read.
         """
@@ -414,13 +415,14 @@ class Questions:
         curve has any. Without it no point is left out, also not of several at one step.
 
         Args:
-            keys: a metric, a pattern as `val/*` (`*` stands for any text, `?` for one letter),
-                or a list of such; a metric whose key is exactly that goes before a pattern.
+            keys: a metric, a pattern as `val/*` (`*` stands for any text, `?` for one letter,
+                `[ab]` for one of these), or a list of such; a metric whose key is exactly that
+                goes before a pattern.
             runs: ids, runs, or a frame with a column `run_id`, as the other questions return;
                 deleted runs too. None means all active runs, the newest first.
             x: `step`; `time`; `relative`, the seconds since the run began; or another metric:
                 then x is what that was at the step, or at the last step before, and points
-                before its first value are left out.
+                before its first value are left out; NaN and infinity are no values here.
             max_points: greatest number of points of each curve, at least 4; None means all.
             start: least x wanted, None for no bound: a step, an aware datetime or milliseconds
                 since 1970, seconds, or a value of the metric that x is.

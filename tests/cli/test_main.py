@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,6 @@ from tests.meta.tree import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from click.testing import Result
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Options that several commands share; the page tells them once.
 SHARED = {"lake", "json", "csv", "output"}
+_MUCH = "SELECT repeat('x', 100) FROM range(100000)"
 READING = [
     ["ls"],
     ["show", "alpha"],
@@ -157,15 +158,57 @@ def test_a_command_loads_its_own_module_and_help_knows_them_all(
     assert all(f"  {name} " in ask("--help").stdout for name in told)
 
 
-def test_a_pipe_that_closes_early_ends_without_a_traceback(filled: Filled) -> None:
-    query = "SELECT repeat('x', 100) FROM range(100000)"
-    command = [sys.executable, "-m", "runlake", "sql", query, "--lake", filled.url]
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sql", _MUCH),
+        ("sql", _MUCH, "--json"),
+        ("sql", _MUCH, "--csv"),
+        ("export", "-", "--what", _MUCH),
+        ("export", "-", "--what", _MUCH, "--format", "parquet"),
+    ],
+)
+def test_a_pipe_that_closes_early_ends_well(filled: Filled, arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "runlake", *arguments, "--lake", filled.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        process.stdout.readline()
+        process.stdout.read(10)
         process.stdout.close()
         assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("options", [(), ("--json",), ("--csv",)])
+def test_output_that_cannot_be_written_is_an_error(
+    filled: Filled, options: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "-m", "runlake", "ls", "--lake", filled.url, *options]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert ended.returncode == EXIT_CODES["storage"]
+    assert ended.stderr == "error: standard output cannot be written: No space left on device.\n"
+
+
+@pytest.mark.parametrize("options", ["", "--csv"])
+def test_without_standard_output_a_command_ends_as_ever(filled: Filled, options: str) -> None:
+    command = f"{sys.executable} -m runlake ls --lake {filled.url} {options} >&-"
+    ended = subprocess.run(
+        ["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_without_standard_input_there_is_no_statement_in_it(filled: Filled) -> None:
+    command = f"{sys.executable} -m runlake sql - --lake {filled.url} <&-"
+    ended = subprocess.run(
+        ["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 2
+    assert "this is no statement" in ended.stderr
 
 
 def test_a_process_does_all_that_was_asked_of_its_end(tmp_path: Path) -> None:

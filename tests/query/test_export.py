@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import duckdb
 import pyarrow as pa
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runlake.query import Query
-from runlake.query.export import distinct, to_pandas, to_polars, to_rows
+from runlake.query.cells import csv_texts, json_texts
+from runlake.query.export import distinct, to_pandas, to_polars, to_rows, to_values
 from tests.query.builders import Fact, facts_of, snapshot
 
 RUN = "a" * 32
@@ -53,6 +54,31 @@ def test_maps_and_times_survive_the_way_to_arrow_and_pandas() -> None:
     pandas = frame.to_pandas()
     assert dict(pandas["params"][0]) == {"lr": "0.1"}
     assert pandas["at"][0] == moment
+
+
+def test_times_and_dates_behind_the_years_of_python_are_counts_since_1970() -> None:
+    table = (
+        duckdb.connect()
+        .sql("""
+        SELECT * FROM (VALUES
+            (DATE '2026-01-31', TIMESTAMP '2026-01-31 12:00:00'),
+            (DATE '0044-03-15 (BC)', TIMESTAMP 'infinity'),
+            (NULL, NULL)
+        ) AS t(day, moment)
+    """)
+        .to_arrow_table()
+    )
+    days = ["-735160 d since 1970", None]
+    moments = ["9223372036854775807 us since 1970", None]
+    assert to_values(table["day"]) == [date(2026, 1, 31), *days]
+    assert to_values(table["moment"]) == [datetime(2026, 1, 31, 12), *moments]  # noqa: DTZ001
+    texts = [csv_texts(column.combine_chunks()).to_list() for column in table.columns]
+    assert texts == [["2026-01-31", *days], ["2026-01-31T12:00:00.000000", *moments]]
+    assert json_texts(table["day"].combine_chunks()).to_list() == [
+        '"2026-01-31"',
+        '"-735160 d since 1970"',
+        "null",
+    ]
 
 
 def test_rows_have_maps_as_dictionaries() -> None:

@@ -345,6 +345,15 @@ def test_several_points_at_one_step_stand_with_the_latest_number(tmp_path: Path)
     assert leaderboard(query, "m", value=99).left_out == len(trials)
 
 
+@pytest.mark.parametrize("step", [-(2**63), -1, 2**63 - 1])
+def test_any_step_can_be_ranked_at(tmp_path: Path, step: int) -> None:
+    query = _query([Trial([(step, 0, 0.5)])], folder=tmp_path)
+    board = leaderboard(query, "m", value=step)
+    assert board.select("value", "step").rows() == [(0.5, step)]
+    printed = query.sql(leaderboard_sql("m", value=step))
+    assert printed["step"].to_pylist() == [step]
+
+
 def test_numbers_of_a_filter_are_printed_exactly() -> None:
     query = _query(_curves(a=[0.1 + 0.2], b=[0.3], c=[1e-300]))
     for filter_string, run_ids in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 import zipfile
@@ -221,6 +222,20 @@ def test_a_file_that_is_there_is_replaced_and_a_folder_is_not(
     filled.lake.export(tmp_path / "out")  # it is empty
     with pytest.raises(AlreadyExistsError, match="is there already"):
         filled.lake.export(tmp_path / "out")
+
+
+def test_of_a_link_what_it_leads_to_is_replaced_and_a_pipe_never_is(
+    filled: Filled, tmp_path: Path
+) -> None:
+    (tmp_path / "there.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("there.csv")
+    filled.lake.export(tmp_path / "link.csv", what="SELECT 1 AS a")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "there.csv").read_text() == "a\n1\n"
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InvalidInputError, match="no file can replace"):
+        filled.lake.export(tmp_path / "pipe.csv", what="SELECT 1 AS a")
+    assert (tmp_path / "pipe.csv").is_fifo()
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

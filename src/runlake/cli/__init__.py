@@ -6,9 +6,11 @@ libraries load when a command needs them, so that help is there at once.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
@@ -36,6 +38,7 @@ EXIT_CODES: Final = {
     "limit-exceeded": 8,
 }
 _WRONG_CALL: Final = 2
+_UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _STOPPED: Final = 130  # as shells say it of Ctrl-C
 _EPILOG: Final = """\b
 Exit codes:
@@ -47,7 +50,7 @@ Exit codes:
   2  the call is wrong: an option, a filter, a query, a name that fits several runs
   3  no such lake, run, experiment or model
   4  the lake is not in a state that allows this; a promotion was refused
-  5  the store refused or did not answer
+  5  the store refused or did not answer, or standard output cannot be written
   6  a file is damaged, or a newer runlake wrote it
   7  a package is missing; the message holds the pip line
   8  a query needed more time, memory or rows than it may take
@@ -71,6 +74,16 @@ class _Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             talk("stopped.")
             ctx.exit(_STOPPED)
+        except BrokenPipeError:  # `head` has seen enough
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
+            place = error.filename or "standard output"
+            talk(f"error: {place} cannot be written: {error.strerror}.")
+            ctx.exit(EXIT_CODES["storage"])
 
 
 @contextmanager

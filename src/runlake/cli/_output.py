@@ -6,6 +6,7 @@ is one line and absent is "-". A terminal shows what fits, in colours unless `NO
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import click
 
@@ -154,10 +155,47 @@ def give(
     elif options.form == "json":
         click.echo(json_text(rows()))
     elif options.form == "csv":
-        _write_table(table(), sys.stdout.buffer, formats.Form("csv"))
+        with standard_output() as sink:
+            _write_table(table(), sink, formats.Form("csv"))
     else:
         return False
     return True
+
+
+class _Standard(io.RawIOBase):
+    """Standard output for bytes. Libraries make a text of its errors; it remembers the first."""
+
+    failed: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - bytes or a view of them
+        try:
+            return sys.stdout.buffer.write(data)
+        except OSError as error:
+            self.failed = self.failed or error
+            raise
+
+
+@contextmanager
+def standard_output() -> Iterator[IO[bytes]]:
+    """Lend standard output for bytes.
+
+    Yields:
+        It, open for writing.
+
+    Raises:
+        OSError: it cannot be written; a BrokenPipeError, if nobody reads any more.
+    """
+    sink = _Standard()
+    try:
+        yield cast("IO[bytes]", sink)
+    except OSError:
+        if sink.failed is None:
+            raise
+        raise sink.failed from None
+    sys.stdout.buffer.flush()
 
 
 def json_text(value: object) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
 import sys
@@ -161,12 +159,8 @@ def _cat(options: Options, *, run: str, path: str) -> None:
         message = "the content goes out as it is; leave --json and --csv out."
         raise click.UsageError(message)
     with options.open() as lake, lake.artifacts.open(_run_id(lake, run), path) as file:
-        try:
-            shutil.copyfileobj(file, sys.stdout.buffer, _COPY_BYTES)
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:  # `head` has seen enough
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        shutil.copyfileobj(file, sys.stdout.buffer, _COPY_BYTES)
+        sys.stdout.buffer.flush()
 
 
 @_artifacts.command("find")

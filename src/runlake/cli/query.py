@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -259,14 +260,14 @@ def _export(
     if target == "-" and options.form == "json":
         message = "the table itself goes to standard output; --format jsonl makes it JSON lines."
         raise click.UsageError(message)
-    sink = sys.stdout.buffer if target == "-" else target
     if target == "-" and form is None:
         form = "csv"
     with options.open() as lake:
         run_id = None
         if run is not None:
             run_id = questions.ask(lake, lambda query: listing.find_run(query, run))
-        found = lake.export(sink, what=what, format=form, run_id=run_id, artifacts=artifacts)
+        with _output.standard_output() if target == "-" else nullcontext(target) as sink:
+            found = lake.export(sink, what=what, format=form, run_id=run_id, artifacts=artifacts)
         settings = lake.settings
     said = f"wrote {_output.many(found.row_count, 'row')}"
     if target == "-":

@@ -27,6 +27,11 @@ else:
 
 _ISO: Final = "%Y-%m-%dT%H:%M:%S%.6f"
 _ISO_NANOSECONDS: Final = "%Y-%m-%dT%H:%M:%S%.9f"
+# The years 1 to 9999 in days since 1970, and how many of each unit a day has.
+_FIRST_DAY: Final = -719_162
+_END_DAY: Final = 2_932_897
+_IN_DAY: Final = {"d": 1, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_INT64: Final = (-(2**63), 2**63 - 1)
 
 
 def iso(moment: datetime) -> str:
@@ -77,7 +82,7 @@ def json_texts(column: pa.Array[Any]) -> pl.Series:
     kind = column.type
     if _is_number(kind):
         texts = _number_texts(column, not_finite=('"NaN"', '"Infinity"', '"-Infinity"'))
-    elif pa.types.is_timestamp(kind):
+    elif _is_time(kind):
         texts = '"' + _time_texts(column) + '"'
     elif is_text(kind):
         # Ids, keys and names come again and again: each is quoted once.
@@ -101,7 +106,7 @@ def csv_texts(column: pa.Array[Any]) -> pl.Series:
     kind = column.type
     if _is_number(kind):
         return _number_texts(column, not_finite=("NaN", "inf", "-inf"))
-    if pa.types.is_timestamp(kind):
+    if _is_time(kind):
         return _time_texts(column)
     if is_text(kind):
         return _series(column.cast(pa.string()))
@@ -143,13 +148,29 @@ def _number_texts(column: pa.Array[Any], *, not_finite: tuple[str, str, str]) ->
     return texts.replace({"NaN": nan, "inf": high, "-inf": low})
 
 
+def _is_time(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) or pa.types.is_date32(kind)
+
+
 def _time_texts(column: pa.Array[Any]) -> pl.Series:
+    """Return times and dates; those behind the years that ISO 8601 has are counts since 1970."""
     times = _series(column)
-    kind = cast("pl.Datetime", times.dtype)
-    pattern = _ISO_NANOSECONDS if kind.time_unit == "ns" else _ISO
-    if kind.time_zone is None:
-        return times.dt.strftime(pattern)
-    return times.dt.convert_time_zone("UTC").dt.strftime(pattern + "Z")
+    unit, zone = getattr(times.dtype, "time_unit", "d"), getattr(times.dtype, "time_zone", None)
+    counts = times.to_physical().cast(pl.Int64)
+    low = max(_FIRST_DAY * _IN_DAY[unit], _INT64[0])
+    high = min(_END_DAY * _IN_DAY[unit] - 1, _INT64[1])
+    is_year = counts.is_between(low, high).fill_null(value=True)
+    years = times if is_year.all() else times.set(~is_year, None)
+    if unit == "d":
+        texts = years.dt.strftime("%Y-%m-%d")
+    else:
+        pattern = _ISO_NANOSECONDS if unit == "ns" else _ISO
+        if zone is not None:
+            years, pattern = years.dt.convert_time_zone("UTC"), pattern + "Z"
+        texts = years.dt.strftime(pattern)
+    if is_year.all():
+        return texts
+    return texts.zip_with(is_year, counts.cast(pl.String) + f" {unit} since 1970")
 
 
 def _series(column: pa.Array[Any]) -> pl.Series:

@@ -19,6 +19,7 @@ from runlake.query.held import COLUMNS, STEPPED
 from runlake.query.homes import homes_table
 from runlake.query.logged import logged_table
 from runlake.query.registered_tables import SOURCES
+from runlake.query.results import refuse_strange
 from runlake.query.views import NEEDS, VIEWS, build_sql
 from runlake.storage import arrays
 
@@ -161,6 +162,7 @@ class Database:
                 if watch is UNHURRIED:  # ours, and short
                     own: pa.Table = relation.to_arrow_table()
                     return own
+                refuse_strange(relation)
                 return watch.fetch(relation, cursor)
         finally:
             cursor.close()
@@ -215,6 +217,7 @@ class Database:
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             with watch.over(cursor):
                 relation = cursor.sql(query, params=params)
+                refuse_strange(relation)
                 yield confine.read_batches(relation, cursor, rows=batch_rows)
         finally:
             cursor.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from runlake._lazy import lazy
@@ -96,14 +96,24 @@ def to_values(column: pa.ChunkedArray[Any]) -> list[Any]:
     """Return a column's values as Python has them; a map becomes a dictionary.
 
     Arrow's own way of times imports pandas wherever it is installed, and ends where the years
-    of Python do: a time behind that is given as text.
+    of Python do: a time or date behind that is given as text.
     """
     kind = column.type
+    if pa.types.is_date32(kind):
+        days = (day for chunk in column.chunks for day in chunk.view(pa.int32()).to_pylist())
+        return [None if day is None else _date(day) for day in days]
     if not pa.types.is_timestamp(kind) or kind.unit != "us":
         return column.to_pylist(maps_as_pydicts="strict")
     epoch = datetime(1970, 1, 1, tzinfo=None if kind.tz is None else UTC)
     counts = (count for chunk in column.chunks for count in chunk.view(pa.int64()).to_pylist())
     return [None if count is None else _moment(epoch, count) for count in counts]
+
+
+def _date(days: int) -> date | str:
+    try:
+        return date(1970, 1, 1) + timedelta(days)
+    except OverflowError:
+        return f"{days} d since 1970"
 
 
 def _moment(epoch: datetime, count_us: int) -> datetime | str:

@@ -171,7 +171,8 @@ def _inside(query: Query, metric: str, ranking: Ranking, compiled: Compiled) -> 
         has_value, step, at_step = "c.value IS NOT NULL", "s.step", ""
     else:
         params |= _values_at(query, metric, ranking.value)
-        has_value, step, at_step = "s.place IS NOT NULL", f"{ranking.value}::BIGINT", _AT_STEP
+        step = f"CAST({ranking.value} AS BIGINT)"
+        has_value, at_step = "s.place IS NOT NULL", _AT_STEP
     tables = query.columns([column for column, _ in columns])
     joined = "".join(
         f"\n    POSITIONAL JOIN {table} AS {alias}"

@@ -73,7 +73,7 @@ class Outlet:
         self._fs = open_filesystem(
             parent + slash or ".", storage_options=storage_options, settings=settings
         )
-        self._path = self._fs.local_file(self.name) if self._fs.is_local else None
+        self._path = self._local_path() if self._fs.is_local else None
         self.paths: tuple[str, ...] = ()
         self.size_bytes = 0
         self.is_archive = self.name.lower().endswith(ARCHIVE)
@@ -176,6 +176,17 @@ class Outlet:
             return error
         message = f"cannot export to {self.url}: {error.strerror or error}."
         return StorageError(message, url=self.url)
+
+    def _local_path(self) -> Path:
+        """Return what is to be replaced: of a link what it leads to, not the link."""
+        path = self._fs.local_file(self.name)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            message = (
+                f"{path} is a device or a pipe, which no file can replace. "
+                "Give an open stream, or `-` on the command line."
+            )
+            raise InvalidInputError(message)
+        return Path(os.path.realpath(path)) if path.is_symlink() else path
 
     def _refuse_lake(self, lake: Filesystem) -> None:
         if self._path is None or not lake.is_local:

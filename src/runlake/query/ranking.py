@@ -48,7 +48,7 @@ _PUBLIC_VALUE_AT: Final = """
         SELECT
             run_id,
             max(struct_pack(timestamp, is_number := NOT isnan(value), value)).value AS value,
-            {step}::BIGINT AS step
+            CAST({step} AS BIGINT) AS step
         FROM metrics
         WHERE key = {key} AND step = {step}
         GROUP BY run_id"""
