@@ -345,3 +345,26 @@ def test_what_lies_elsewhere_is_known_by_what_the_store_says(tmp_path: Path) -> 
 def test_files_that_are_not_there_are_refused_by_name(path: str) -> None:
     with pytest.raises(InvalidInputError, match=f"data set '{path}' cannot be read"):
         Dataset.of(path)
+
+
+def test_a_store_that_wants_credentials_is_said_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    found = (
+        "data set 's3://bucket/key' cannot be read: NoCredentialsError.*storage_options=.*digest"
+    )
+    with pytest.raises(InvalidInputError, match=found) as refused:
+        Dataset.of("s3://bucket/key", storage_options={"skip_instance_cache": True})
+    assert type(refused.value.__cause__).__name__ == "NoCredentialsError"
+
+
+def test_no_password_of_a_url_is_in_the_message() -> None:
+    with pytest.raises(InvalidInputError, match="cannot be read") as refused:
+        Dataset.of("http://me:hunter2@127.0.0.1:1/a.csv?X-Amz-Signature=0123abcd")
+    assert "hunter2" not in str(refused.value)
+    assert "0123abcd" not in str(refused.value)

@@ -69,7 +69,7 @@ class Run(RunFiles):
         """Begin the run; use `Lake.start_run` or `runlake.start_run` instead."""
         self._plan = plan
         self._drain = drain
-        self._artifacts = artifacts
+        self._artifacts = artifacts.of_open_run()
         self._settings = settings
         self._read = read
         self._params = params

@@ -544,3 +544,48 @@ def test_a_read_only_lake_takes_and_deletes_nothing(tmp_path: Path) -> None:
         with pytest.raises(StateError):
             lake.artifacts.upload(run.run_id, tree(tmp_path / "in", {"a": b"x"}))
         assert content(lake, run.run_id, "f.txt") == b"x"
+
+
+def test_a_file_below_a_file_is_refused_before_anything_is_sent(
+    lake: Lake, run: Run, tmp_path: Path
+) -> None:
+    run.log_text("file", "ff")
+    run.log_text("inside", "folder/deep/x")
+    local = tree(tmp_path / "f", {"below": b"1"})
+    calls: list[Callable[[], None]] = [
+        lambda: run.log_text("below", "ff/below"),
+        lambda: run.log_dict({}, "folder"),
+        lambda: run.log_text("as a file", "folder/deep"),
+        lambda: run.log_artifact(local / "below", "ff/far"),
+        lambda: run.log_artifacts(local, "ff"),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidInputError, match="no disk can hold both"):
+            call()
+    assert set(read_tree(lake.artifacts.download(run.run_id))) >= {"ff", "folder/deep/x"}
+    lake.artifacts.delete(run.run_id, "ff")
+    run.log_text("below", "ff/below")
+    with lake.artifacts.open(run.run_id, "ff/below") as file:
+        assert file.read() == b"below"
+
+
+def test_a_file_and_one_below_it_from_two_processes_are_fetched_one_by_one(tmp_path: Path) -> None:
+    lake, _ = far_lake("two/lake")
+    with lake.start_run() as run:
+        run.log_text("file", "ff")
+    lake.artifacts.upload(run.run_id, tree(tmp_path / "f", {"x": b"x"}) / "x", artifact_path="ff")
+    with pytest.raises(StateError, match=r"'ff' and a file 'ff/x'.*nothing was fetched"):
+        lake.artifacts.download(run.run_id, target=tmp_path / "out")
+    assert read_tree(tmp_path / "out") == {}
+    fetched = lake.artifacts.download(run.run_id, "ff/x", target=tmp_path / "out")
+    assert fetched.read_bytes() == b"x"
+    with lake.artifacts.open(run.run_id, "ff") as file:
+        assert file.read() == b"file"
+    done = lake.copy_to(tmp_path / "disk")
+    assert done.runs == 0
+    assert "ff/x lies below the file" in done.problems[0]
+    assert lake.copy_to("memory://two/other").problems == ()
+    lake.artifacts.delete(run.run_id, "ff/x")
+    assert lake.copy_to(tmp_path / "disk").problems == ()
+    assert read_tree(tmp_path / "disk" / "artifacts")[f"0/{run.run_id}/ff"] == b"file"
+    lake.close()

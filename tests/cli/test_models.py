@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -194,6 +195,31 @@ def test_watch_without_a_command_prints_and_with_a_slow_one_says_so(call: Call) 
     shown = call("watch", "--once", "--from-start", *slow)
     assert shown.exit_code == 1
     assert "took longer than 0.1 s" in shown.stderr
+
+
+def test_watch_ends_all_that_a_slow_command_has_started(call: Call, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    program = f"sleep 300 & echo $! >> {pids}; sleep 300 & echo $! >> {pids}; wait"
+    shown = call("watch", "--once", "--from-start", "--exec", program, "--timeout", "0.5")
+    assert "took longer than 0.5 s" in shown.stderr
+    started = [int(line) for line in pids.read_text().splitlines()]
+    assert started
+    for pid in started:
+        for _ in range(100):
+            # What is killed stays listed until its parent, which may be far away, looks.
+            if not is_at_work(pid):
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail(f"process {pid} goes on")
+
+
+def is_at_work(pid: int) -> bool:
+    """Tell whether a process is there and has not ended."""
+    shown = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return bool(shown.stdout.strip()) and not shown.stdout.startswith("Z")
 
 
 def test_watch_goes_on_until_it_is_stopped(call: Call, filled: Filled, tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ def test_a_patch_of_what_differs_makes_the_commit_what_ran(
     repository.git("config", "color.ui", "always")
     repository.git("config", "diff.noprefix", "true")
     repository.git("config", "diff.external", "false")
+    repository.git("config", "color.diff", "always")
+    repository.git("config", "diff.context", "0")
     code = look(repository.folder)
     assert code.said["dirty"] is True
     assert sorted(code.said["changed"]) == ["gone.py", "größe mit leer.py", "staged.py"]
@@ -78,6 +80,46 @@ def test_a_patch_of_what_differs_makes_the_commit_what_ran(
     assert not (clone / "gone.py").exists()
     for name in ("größe mit leer.py", "staged.py"):
         assert (clone / name).read_bytes() == (repository.folder / name).read_bytes()
+
+
+def test_a_patch_of_texts_in_another_encoding_can_be_applied(
+    repository: Repository, tmp_path: Path
+) -> None:
+    file = repository.write("latin.txt", "")
+    file.write_bytes(b"caf\xe9 = 1\r\n")
+    repository.commit()
+    repository.git("clone", "--quiet", str(repository.folder), str(tmp_path / "clone"))
+    file.write_bytes(b"caf\xe8 = 2\r\n")
+    code = look(repository.folder)
+    assert code.patch is not None
+    patch = code.patch.encode(errors="surrogateescape")
+    subprocess.run(["git", "apply", "-"], cwd=tmp_path / "clone", check=True, input=patch)
+    assert (tmp_path / "clone" / "latin.txt").read_bytes() == b"caf\xe8 = 2\r\n"
+
+
+def test_a_submodule_that_moved_is_in_the_patch_and_one_that_changed_is_named(
+    repository: Repository, tmp_path: Path
+) -> None:
+    inner = type(repository)(tmp_path / "inner")
+    inner.commit()
+    before = inner.git("rev-parse", "HEAD").strip()
+    add = ("submodule", "add", "--quiet", str(inner.folder), "part")
+    repository.git("-c", "protocol.file.allow=always", *add)
+    repository.commit()
+    repository.git("config", "diff.submodule", "log")
+    repository.write("part/train.py", "lr = 0.2\n")
+    repository.write("part/new.py", "")
+    changed = look(repository.folder)
+    assert (changed.said["dirty"], changed.said["changed"]) == (True, ["part"])
+    assert changed.patch is None
+    repository.git("-C", "part", "checkout", "--quiet", "train.py")
+    assert look(repository.folder).said["dirty"] is False
+    inner_git = ("-C", "part", "-c", "user.name=S", "-c", "user.email=s@example.org")
+    repository.git(*inner_git, "commit", "--quiet", "--allow-empty", "--message", "Empty")
+    moved = look(repository.folder)
+    assert moved.said["changed"] == ["part"]
+    assert moved.patch is not None
+    assert f"-Subproject commit {before}\n" in moved.patch
 
 
 def test_a_long_patch_ends_at_a_whole_line_and_says_so(repository: Repository) -> None:
@@ -116,7 +158,7 @@ def test_a_merge_that_is_not_settled_is_dirty(repository: Repository) -> None:
 def test_without_a_branch_or_a_commit_the_rest_is_known(repository: Repository) -> None:
     fresh = look(repository.folder).said
     assert fresh["branch"] == "trunk"
-    assert fresh["unknown"] == {"commit": "git rev-parse ended 128"}
+    assert fresh["unknown"] == {"commit": "there is no commit yet"}
     repository.commit()
     commit = repository.commit(text="lr = 0.2\n")
     repository.git("checkout", "--quiet", "--detach")
@@ -198,6 +240,10 @@ def test_the_code_lies_where_the_script_does_and_else_where_one_works(
     installed = repository.write("env/lib/site-packages/pytest/__main__.py", "")
     assert folder_of(str(installed), "/elsewhere") == "/elsewhere"
     assert folder_of(None, None) is None
+    link = tmp_path / "bin" / "train"
+    link.parent.mkdir()
+    link.symlink_to(script)
+    assert folder_of(str(link), "/elsewhere") == str(script.parent)
 
 
 @given(user=words, password=words, host=words, path=words)

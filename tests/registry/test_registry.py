@@ -158,6 +158,9 @@ def test_version_whose_run_is_gone_says_so(lake: Lake) -> None:
     lake.registry.create_model_version("digits", "runs:/nowhere/model")
     with pytest.raises(NotFoundError, match="made from runs:/nowhere/model, and that is gone"):
         lake.registry.download("models:/digits/1")
+    with pytest.raises(NotFoundError, match="made from runs:/nowhere/model, and that is gone"):
+        lake.registry.register_model("models:/digits/1", "other")
+    assert len(lake.registry.search_registered_models()) == 1
 
 
 def test_names_that_are_taken_or_none_are_refused(registry: Registry) -> None:

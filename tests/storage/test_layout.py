@@ -151,3 +151,10 @@ def test_claim_number_survives_its_key(number: int, name: str) -> None:
 def test_foreign_keys_are_no_manifests_and_no_claims(key: str) -> None:
     assert layout.parse_manifest(key) is None
     assert layout.parse_claim(key) is None
+
+
+def test_files_that_no_disk_holds_beside_others_are_found() -> None:
+    keys = ["a/b", "a/b/c", "a/bb/c", "a/b/d/e", "x"]
+    assert list(layout.files_above(keys)) == [("a/b/c", "a/b"), ("a/b/d/e", "a/b")]
+    assert list(layout.folders_above("a/b/c")) == ["a", "a/b"]
+    assert list(layout.files_above([])) == []

@@ -544,13 +544,17 @@ def test_a_name_that_another_experiment_has_stays_its_own_until_it_is_free(
     assert of_runs(two.target, TARGET).rows.total() == len(FIRST.rows) - 1
 
 
-def test_a_lake_is_made_where_there_is_none(two: Two) -> None:
+def test_a_lake_is_made_where_there_is_none_and_not_for_a_copy_that_is_refused(two: Two) -> None:
     put_whole(two.source, FIRST)
     url = f"test-{ids.new_nonce()}/new"
     new = MemoryFilesystem(url)
     fields = {"format": 1, "lake": SOURCE, "conditional_create": True}
     two.source.put(layout.LAKE_FILE, json.dumps(fields).encode())
     source, target = Storage(two.source, Settings()), Storage(new, Settings())
+    for runs, experiments in ((["nobody"], None), (None, ["nothing"]), (["run-a"], [EXPERIMENT])):
+        with pytest.raises((NotFoundError, InvalidInputError)):
+            copy_lake(source, target, run_ids=runs, experiment_ids=experiments)
+        assert new.list("") == []
     copy_lake(source, target)
     lake = target.require_lake()
     assert lake != SOURCE

@@ -24,6 +24,7 @@ from runlake.artifacts.paths import check_path, is_below, join, local_target
 from runlake.artifacts.progress import Meter
 from runlake.artifacts.replacement import Replacement
 from runlake.artifacts.sending import Item, Sender, event, items_below, one_item
+from runlake.artifacts.shape import Shape, refuse_both
 from runlake.errors import FormatError, InvalidInputError, NotFoundError, StateError
 from runlake.storage import layout
 from runlake.storage.flow import ReplacedError
@@ -90,6 +91,7 @@ class Artifacts:
         *,
         ledger: Ledger | None = None,
         parallel: int = _MOST_THREADS,
+        shape: Shape | None = None,
     ) -> None:
         """Nothing is read before it is asked for.
 
@@ -98,8 +100,10 @@ class Artifacts:
             locate: tells a run's experiment, or raises NotFoundError.
             ledger: of the lake; None: nothing is known, and nothing can be deleted.
             parallel: greatest number of files on their way at once.
+            shape: what was put into the one run that this is for; None where it is for all.
         """
         self._storage = storage
+        self._shape = shape or Shape(storage.fs)
         self._locate = locate
         self._ledger = ledger
         self._threads = max(1, min(parallel, _MOST_THREADS))
@@ -117,6 +121,13 @@ class Artifacts:
         """
         return Artifacts(
             self._storage, lambda _: experiment_id, ledger=self._ledger, parallel=self._threads
+        )
+
+    def of_open_run(self) -> Artifacts:
+        """Return the same, for one run that this process writes: it knows what it has put."""
+        shape = Shape(self._storage.fs, remembers=True)
+        return Artifacts(
+            self._storage, self._locate, ledger=self._ledger, parallel=self._threads, shape=shape
         )
 
     # For runs that are open.
@@ -157,6 +168,7 @@ class Artifacts:
             message = f"no file {str(local)!r} to log as an artifact."
             raise InvalidInputError(message)
         items = [one_item(source, folder)]
+        self._shape.take(place, [items[0].path])
         yield from self._sender.send(place, items, about=about, progress=progress)
 
     def put_all(
@@ -194,6 +206,7 @@ class Artifacts:
             raise InvalidInputError(message)
         items = items_below(root, folder)
         if items:
+            self._shape.take(place, [item.path for item in items])
             yield from self._sender.send(place, items, progress=progress)
 
     def put_bytes(
@@ -219,6 +232,7 @@ class Artifacts:
         path = check_path(path)
         key = layout.artifacts(*place) + path
         self._storage.ensure_lake()
+        self._shape.take(place, [path])
         refuse_ways_out(self._storage.fs, [posixpath.dirname(key)])
         if data:
             self._storage.fs.put(key, data)
@@ -249,6 +263,7 @@ class Artifacts:
             item = Item(file, path, file.stat().st_size)
         except OSError as error:
             raise InvalidInputError(f"{str(file)!r} cannot be read: {error}") from error
+        self._shape.take(place, [path])
         return next(self._sender.send(place, [item], about=about))
 
     def send(self, place: Place, items: Sequence[Item]) -> Iterator[Row]:
@@ -435,6 +450,7 @@ class Artifacts:
         Raises:
             NotFoundError: there is no such run, or it has no such artifact.
             FormatError: a file is not what was logged; it is not kept.
+            StateError: it has a file and others below the same path; nothing was fetched.
             StorageError: the store refused.
         """
         path = arguments.path("path", path)
@@ -467,6 +483,7 @@ class Artifacts:
         Raises:
             NotFoundError: there is no such run, or it has no such artifact.
             FormatError: a file is not what was logged; it is not kept.
+            StateError: it has a file and others below the same path; nothing was fetched.
             StorageError: the store refused.
         """
         path = arguments.path("path", path)
@@ -486,6 +503,7 @@ class Artifacts:
             rest = inside[len(path) :].lstrip("/")
             file = local_target(place, rest, url=url) if rest else place
             wanted.append(Wanted(entry.key, file, entry.size_bytes, digest, entry.time_us))
+        refuse_both(run_id, [each.key[len(root) :] for each in wanted], url=url)
         self._fetch(wanted, self._replacement(run_id, root), progress)
 
     def local_file(self, run_id: str, path: str) -> Path | None:

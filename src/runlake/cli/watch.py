@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -27,6 +29,8 @@ _Row = dict[str, Any]
 
 FAILED: Final = 1
 """With `--once`, the exit code that says that a command failed."""
+# A command has so long to end after Ctrl-C.
+_PATIENCE_S: Final = 0.25
 _SHOWN: Final = ("at", "name", "version", "kind", "key", "value")
 _VARIABLES: Final = ("kind", "name", "version", "key", "value", "user_id", "reason")
 
@@ -118,24 +122,39 @@ class _Giver:
             click.echo(cells.to_json(event) if self._as_json else "  ".join(shown))
             return True
         try:
-            done = subprocess.run(  # noqa: S602 - the command of whoever started this
-                self._command,
-                shell=True,
-                input=cells.to_json(event) + "\n",
-                env={**os.environ, **self._variables(event)},
-                text=True,
-                check=False,
-                timeout=self._timeout_s,
-            )
+            code = self._run(self._command, event)
         except subprocess.TimeoutExpired:
             _say(event, f"took longer than {self._timeout_s} s")
             return False
         except OSError as error:
             _say(event, f"could not be started: {error}")
             return False
-        if done.returncode:
-            _say(event, f"ended with exit code {done.returncode}")
-        return done.returncode == 0
+        if code:
+            _say(event, f"ended with exit code {code}")
+        return code == 0
+
+    def _run(self, command: str, event: _Row) -> int:
+        """Return a command's exit code; one that takes too long ends with all it has started."""
+        process = subprocess.Popen(  # noqa: S602 - the command of whoever started this
+            command,
+            shell=True,
+            stdin=subprocess.PIPE,
+            env={**os.environ, **self._variables(event)},
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            process.communicate(cells.to_json(event) + "\n", timeout=self._timeout_s)
+        except KeyboardInterrupt:
+            _signal(process, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_PATIENCE_S)
+            raise
+        finally:
+            if process.returncode is None:
+                _signal(process, None)
+                process.wait()
+        return process.returncode
 
     def _variables(self, event: _Row) -> dict[str, str]:
         found = {
@@ -187,6 +206,15 @@ class _Watcher:
             fresh = self._kept.with_name(f"{self._kept.name}.{ids.new_nonce()}")
             fresh.write_text(f"{self._cursor}\n", "utf-8")
             fresh.replace(self._kept)
+
+
+def _signal(process: subprocess.Popen[str], number: int | None) -> None:
+    """Send a signal to a command and to what it has started; None kills."""
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL if number is None else number)
+        else:
+            process.kill()
 
 
 def _say(event: _Row, what: str) -> None:

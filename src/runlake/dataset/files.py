@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from runlake._lazy import lazy
 from runlake.dataset.content import DIGEST_CHARS, LIMIT_BYTES, Content
 from runlake.errors import InvalidInputError
+from runlake.redaction.texts import url_without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,16 +74,16 @@ def of_paths(
         raise InvalidInputError(message)
     if digest is not None:
         return Content(digest, None)
+    is_far = not all(map(is_local, paths))
     try:
-        if all(is_local(path) for path in paths):
-            return _local([Path(path.removeprefix("file://")) for path in paths])
-        return _far(paths, storage_options or {})
-    except (OSError, ValueError, ImportError) as error:
-        message = (
-            f"the data set {paths[0]!r} cannot be read: {type(error).__name__}: {error}. Give its "
-            "digest, if you know it: runlake.Dataset(name=..., digest=..., source=...)."
-        )
-        raise InvalidInputError(message) from error
+        if is_far:
+            return _far(paths, storage_options or {})
+        return _local([Path(path.removeprefix("file://")) for path in paths])
+    except Exception as error:
+        # Each store's client has errors of its own, which share no class.
+        if is_far or isinstance(error, (OSError, ValueError, ImportError)):
+            raise _refusal(paths[0], error, is_far=is_far) from error
+        raise
 
 
 def is_local(path: str) -> bool:
@@ -152,6 +153,21 @@ def _parquet(file: Path, profile: dict[str, Any]) -> list[dict[str, Any]] | None
             return [{"name": each.name, "type": str(each.type)} for each in opened.schema_arrow]
     except (ValueError, OSError):  # it only has the name of one
         return None
+
+
+def _refusal(path: str, error: Exception, *, is_far: bool) -> InvalidInputError:
+    """Return what to raise where files cannot be read, without the secrets of a URL."""
+    what = f"the data set {path!r} cannot be read: {type(error).__name__}: {error}"
+    way = (
+        "Give what the store asks for, as credentials, in the environment or with "
+        "runlake.Dataset.of(url, storage_options=...); or its digest"
+        if is_far
+        else "Give its digest"
+    )
+    return InvalidInputError(
+        f"{url_without_secrets(what).removesuffix('.')}. {way}, if you know it: "
+        "runlake.Dataset(name=..., digest=..., source=...)."
+    )
 
 
 def _far(paths: Sequence[str], storage_options: Mapping[str, Any]) -> Content:

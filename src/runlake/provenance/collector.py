@@ -107,14 +107,14 @@ class _Subject(NamedTuple):
         """Return where the run keeps its patch; of one that goes on, each session has its own."""
         if not self.plan.is_joined:
             return PATCH
-        digest = hashlib.sha256(patch.encode()).hexdigest()
+        digest = hashlib.sha256(_bytes(patch)).hexdigest()
         return f"{PATCH.removesuffix('.patch')}-{digest[:8]}.patch"
 
     def put(self, path: str, patch: str) -> None:
         """Put the patch into the run's artifacts."""
         run = self.run
         place = run._place()  # noqa: SLF001 - it writes into the run that it tells of
-        row = run._artifacts.put_bytes(place, path, data=patch.encode())  # noqa: SLF001 - as above
+        row = run._artifacts.put_bytes(place, path, data=_bytes(patch))  # noqa: SLF001 - as above
         run._log.late([row])  # noqa: SLF001 - as above
 
 
@@ -329,7 +329,7 @@ class Collector:
         said = _without_secrets(code.said, redact)
         patch = None if code.patch is None else redact.patch(code.patch)
         if patch is not None:
-            said["diff_bytes"] = len(patch.encode())
+            said["diff_bytes"] = len(_bytes(patch))
         tags = {tag: said[name] for tag, name in _TAGS.items() if said.get(name)}
         tags = tags if "tags" in wish.parts else {}
         return _Found(at_s, said, patch, tags, code.folder, git.marks(code.folder))
@@ -408,6 +408,11 @@ def _without_secrets(said: Mapping[str, Any], redact: Redactor) -> dict[str, Any
         name: values.printable(redact.text(value)) if isinstance(value, str) else value
         for name, value in said.items()
     }
+
+
+def _bytes(patch: str) -> bytes:
+    """Return a patch as git printed it: of texts in another encoding than UTF-8 as well."""
+    return patch.encode(errors="surrogateescape")
 
 
 def _trim(answers: dict[_Wish, Any]) -> None:

@@ -34,6 +34,9 @@ _DIFF: Final = (
     "HEAD",
     "--no-ext-diff",
     "--no-textconv",
+    "--no-color",
+    "--unified=3",
+    "--submodule=short",
     "--ignore-submodules=dirty",
     "--src-prefix=a/",
     "--dst-prefix=b/",
@@ -44,7 +47,7 @@ _STATUS: Final = (
     "--branch",
     "-z",
     "--untracked-files=normal",
-    "--ignore-submodules=dirty",
+    "--ignore-submodules=untracked",
     "--no-renames",
 )
 
@@ -56,7 +59,8 @@ class Code:
     Attributes:
         said: values by name, for JSON, secrets included.
         patch: what differs from the commit, secrets included; None where nothing does, or
-            nobody asked; ends at a whole line.
+            nobody asked; ends at a whole line. Bytes that are no UTF-8 are surrogates, as
+            `surrogateescape` makes them.
         folder: where git keeps what it knows; None outside a repository.
     """
 
@@ -117,7 +121,8 @@ class Git:
         if commit.is_whole:
             said["commit"] = commit.text.strip()
         else:
-            unknown["commit"] = commit.why
+            is_first = not self._ask("rev-parse", "--verify", "--quiet", "HEAD").text
+            unknown["commit"] = "there is no commit yet" if is_first else commit.why
         branch = self._ask("symbolic-ref", "--short", "--quiet", "HEAD")
         said["branch"] = branch.text.strip() or None if branch.is_whole else None
         said["remote"] = self._remote()
@@ -152,7 +157,9 @@ class Git:
         return None if address is None else without_user(address)[:_REMOTE_CHARS]
 
     def _patch(self, said: dict[str, Any], unknown: dict[str, str]) -> str | None:
-        told = self._ask(*_DIFF, limit_bytes=DIFF_LIMIT_BYTES, below=said["root"])
+        told = self._ask(
+            *_DIFF, limit_bytes=DIFF_LIMIT_BYTES, below=said["root"], errors="surrogateescape"
+        )
         if not (told.is_whole or told.is_cut):
             unknown["diff"] = told.why
             return None
@@ -163,9 +170,13 @@ class Git:
         return text or None
 
     def _ask(
-        self, *question: str, limit_bytes: int = _ANSWER_BYTES, below: str | None = None
+        self,
+        *question: str,
+        limit_bytes: int = _ANSWER_BYTES,
+        below: str | None = None,
+        errors: str = "replace",
     ) -> _Answer:
-        """Run git, and read at most so many bytes of its answer."""
+        """Run git, and read at most so many bytes of its answer; `errors` is for decoding it."""
         command = ["git", *_OPTIONS, *question]
         try:
             with self._lock:
@@ -190,7 +201,7 @@ class Git:
                 _kill(process)
         with self._lock:
             self._process, was_ended = None, self._over.is_set()
-        text = data[:limit_bytes].decode(errors="replace")
+        text = data[:limit_bytes].decode(errors=errors)
         if is_cut:
             return _Answer(text, is_cut=True)
         if process.returncode == 0:
@@ -218,10 +229,11 @@ def folder_of(script: str | None, working: str | None) -> str | None:
 
     Returns:
         The program's folder where that lies in a repository and is no installed package, else
-        the working directory; None where there is neither.
+        the working directory; None where there is neither. Of a program that is reached by a
+        link the folder counts where it really lies, as it does for imports, and then the link's.
     """
-    if script is not None:
-        folder = os.path.dirname(script)  # noqa: PTH120 - texts all over
+    for file in () if script is None else (os.path.realpath(script), script):
+        folder = os.path.dirname(file)  # noqa: PTH120 - texts all over
         is_installed = folder.startswith(sys.prefix + os.sep) or "site-packages" in folder
         if not is_installed and _is_in_repository(folder):
             return folder

@@ -226,6 +226,7 @@ class Reading:
         Raises:
             InvalidInputError: it is no such address.
             NotFoundError: there is no such version, or its files are gone.
+            StateError: a file and others lie below one path of its run; nothing was fetched.
             StorageError: a store cannot be read.
         """
         source = self.locate(uri)

@@ -318,7 +318,7 @@ class Registry(Changing):
 
         Raises:
             InvalidInputError: a text is wrong.
-            NotFoundError: there is no such run, or it has no such file or folder.
+            NotFoundError: there is no such version or run, or it has no such file or folder.
             StateError: the lake is read-only.
             StorageError: the store refused.
         """
@@ -329,7 +329,10 @@ class Registry(Changing):
             run_id, path = uris.parse_run_uri(model_uri)
             self._check_artifact(run_id, path)
         elif uris.is_model_uri(model_uri):
-            run_id = self.resolve(model_uri).run_id
+            found = self.resolve(model_uri)
+            run_id, place = found.run_id, self._source(found)
+            if place.run_id is not None:
+                self._check_artifact(place.run_id, place.path)
         self._ensure(name, reason)
         return self.create_model_version(
             name, model_uri, run_id=run_id, tags=tags, description=description, reason=reason

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 LAKE_FILE: Final = "runlake.json"
 LOG: Final = "log/"
@@ -202,3 +205,24 @@ def probe(nonce: str) -> str:
 def artifacts(experiment_id: str, run_id: str) -> str:
     """Return the prefix of a run's artifacts, with a slash at its end."""
     return f"{ARTIFACTS}{experiment_id}/{run_id}/"
+
+
+def folders_above(key: str) -> Iterator[str]:
+    """Yield the folders that a key lies in, without a slash at their end, the widest first."""
+    place = key.find("/")
+    while place >= 0:
+        yield key[:place]
+        place = key.find("/", place + 1)
+
+
+def files_above(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield those of some keys that lie below another of them, each with that.
+
+    A bucket holds both. No disk does: what is a file there is no folder.
+    """
+    files = set(keys)
+    for key in sorted(files):
+        for above in folders_above(key):
+            if above in files:
+                yield key, above
+                break

@@ -78,12 +78,12 @@ class Brought:
     Attributes:
         count: files.
         size_bytes: their length.
-        wrong: keys of files that are not what their latest event says.
+        wrong: keys of files that cannot be brought, with the reason.
     """
 
     count: int = 0
     size_bytes: int = 0
-    wrong: set[str] = field(default_factory=set)
+    wrong: dict[str, str] = field(default_factory=dict)
 
 
 @final
@@ -107,7 +107,8 @@ class Belongings:
             run_ids: the runs.
 
         Returns:
-            What was brought. A file that is not what its event says was not.
+            What was brought. A file that is not what its event says was not, nor one below
+            another where the target is a disk.
 
         Raises:
             FileNotFoundError: an object of either is gone.
@@ -121,22 +122,25 @@ class Belongings:
             return Brought()
         said = self._said(self._source, run_ids)
         known = self._said(self._target, run_ids)
-        self._target.fs.delete_many(
-            [key for key in here if _is_gone(said.get(key), known.get(key))]
-        )
+        gone = {key for key in here if _is_gone(said.get(key), known.get(key))}
+        self._target.fs.delete_many(list(gone))
         wanted = [
             (entry, said.get(key))
             for key, entry in there.items()
             if _is_wanted(entry, here.get(key), said.get(key), known.get(key))
         ]
+        brought = Brought()
+        if self._target.fs.is_local:
+            for key, above in layout.files_above({*there, *here} - gone):
+                brought.wrong[key] = f"lies below the file {above}, which no disk can hold"
+            wanted = [each for each in wanted if each[0].key not in brought.wrong]
         folders = (posixpath.dirname(entry.key) for entry, _ in wanted)
         links.refuse_ways_out(self._target.fs, folders)
-        brought = Brought()
         with ThreadPoolExecutor(_PARALLEL) as pool:
             moved = pool.map(lambda each: self._move(*each, is_there=each[0].key in here), wanted)
             for (entry, _), became in zip(wanted, moved, strict=True):
                 if became is None:
-                    brought.wrong.add(entry.key)
+                    brought.wrong[entry.key] = "is not what its event says"
                 elif became:
                     brought.count += 1
                     brought.size_bytes += entry.size_bytes

@@ -71,8 +71,14 @@ def copy_lake(
         StorageError: likewise.
         FormatError: likewise.
     """
+    place = Place(source.fs, source.require_lake())
+    if target.lake_id() is None:
+        # No lake is made for a copy that is refused.
+        _check_given(run_ids, experiment_ids)
+        _Copy(End(place), End(place), limits or Limits(), sleep).check(run_ids, experiment_ids)
+        refuse_unsafe_store(target.fs, is_alone=is_alone)
     return copy(
-        Place(source.fs, source.require_lake()),
+        place,
         Place(target.fs, target.ensure_lake()),
         run_ids=run_ids,
         experiment_ids=experiment_ids,
@@ -122,9 +128,7 @@ def copy(
         StorageError: a store cannot be read or written.
         FormatError: a file is damaged, another lake's, or newer.
     """
-    if run_ids is not None and experiment_ids is not None:
-        message = "give copy runs or experiments, not both."
-        raise InvalidInputError(message)
+    _check_given(run_ids, experiment_ids)
     if source.lake == target.lake:
         message = (
             f"{source.fs.url} and {target.fs.url} are the same lake, {source.lake}: one was made "
@@ -134,6 +138,12 @@ def copy(
     refuse_unsafe_store(target.fs, is_alone=is_alone)
     work = _Copy(End(source), End(target), limits or Limits(), sleep)
     return work.run(run_ids, experiment_ids, progress)
+
+
+def _check_given(run_ids: Collection[str] | None, experiment_ids: Collection[str] | None) -> None:
+    if run_ids is not None and experiment_ids is not None:
+        message = "give copy runs or experiments, not both."
+        raise InvalidInputError(message)
 
 
 @final
@@ -147,6 +157,13 @@ class _Copy:
         self._source, self._target = source, target
         self._limits, self._sleep = limits, sleep
         self._committer = Committer(target.fs, lake=target.lake)
+
+    def check(
+        self, run_ids: Collection[str] | None, experiment_ids: Collection[str] | None
+    ) -> None:
+        """Refuse what the source has not; nothing is written."""
+        if run_ids is not None or experiment_ids is not None:
+            self._plan(run_ids, experiment_ids)
 
     def run(
         self,

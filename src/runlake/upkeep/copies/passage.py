@@ -133,6 +133,7 @@ class Passage:
         self._known: _Known | None = None
         self._damaged: dict[str, str] = {}
         self._wrong: dict[str, int] = {}
+        self._why: dict[str, str] = {}
         self._refused: frozenset[str] = frozenset()
         self._skipped: frozenset[str] | None = None
         self._came: frozenset[str] = frozenset()
@@ -194,7 +195,7 @@ class Passage:
         """Say who came and who did not."""
         is_lake = self._experiment_id == schema.RESERVED_PARTITION
         wrong = [
-            f"{key} is not what its event says; the run {run_id} stayed away"
+            f"{key} {self._why[key]}; the run {run_id} stayed away"
             for run_id, key in self._wrong_files().items()
         ]
         unread = [] if self._known is None else self._known.written.problems.values()
@@ -312,6 +313,7 @@ class Passage:
             artifacts=self.done.artifacts + brought.count,
             artifact_bytes=self.done.artifact_bytes + brought.size_bytes,
         )
+        self._why |= brought.wrong
         for key in brought.wrong:
             self._wrong[key] = self._wrong.get(key, 0) + 1
         if any(self._wrong[key] == 1 for key in brought.wrong):
@@ -319,7 +321,7 @@ class Passage:
             raise FileNotFoundError(min(brought.wrong))
 
     def _left_out(self) -> Collection[str]:
-        """Return the runs of which a file is not what its event says, time and again."""
+        """Return the runs of which a file cannot be brought, time and again."""
         return self._wrong_files().keys()
 
     def _wrong_files(self) -> Mapping[str, str]:
