@@ -100,7 +100,8 @@ def _speeds(what: str, mib: int, seconds: Seconds, *, bound: float | None) -> li
         rivals[_LIMIT] = min(speeds[_DIGEST], speeds[_SYNCED])
     for who, speed in rivals.items():
         share = speeds[_OURS] / speed
-        figures.append(Figure(f"{what}, of {who}", share, "x", bound=bound, sense=AT_LEAST))
+        least = None if who == _DIGEST else bound
+        figures.append(Figure(f"{what}, of {who}", share, "x", bound=least, sense=AT_LEAST))
     return figures
 
 

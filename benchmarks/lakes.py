@@ -41,7 +41,7 @@ _BEGAN_US: Final = 1_750_000_000_000_000
 _STEP_US: Final = 50_000
 _APART_US: Final = 2_000_000
 # A fact of a run takes about this much of a state, compressed.
-_FACT_BYTES: Final = 25
+_FACT_BYTES: Final = 20
 _RUN_FACTS: Final = 7
 _FEW_WRITERS: Final = 8
 _USER: Final = "benchmark"
@@ -123,7 +123,8 @@ SHAPES: Final[dict[str, Shape]] = {
     "runs100": Shape(sweep=data.Sweep(runs=100)),
     "runs1k": Shape(sweep=data.Sweep(runs=1_000)),
     "runs10k": Shape(sweep=data.Sweep(runs=10_000), experiments=10),
-    "runs100k": Shape(sweep=data.Sweep(runs=100_000), experiments=20),
+    # Writers that end a little sooner, so that about 500 segments are live.
+    "runs100k": Shape(sweep=data.Sweep(runs=100_000), experiments=20, runs_per_writer=194),
     "runs1m": Shape(sweep=data.Sweep(runs=1_000_000), experiments=50),
     "seeds10k": Shape(sweep=data.Sweep(runs=10_000, seeds=5), experiments=10),
     "keys10k": Shape(sweep=data.Sweep(runs=10_000, strange_keys=5_000), experiments=10),

@@ -242,7 +242,7 @@ class Lake(Changes):
         begun = run.Run(
             plan,
             self._drain,
-            self.artifacts,
+            self.artifacts.of_open_run(),
             self.settings,
             read=self.get_run,
             tags=first,

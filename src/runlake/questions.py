@@ -7,6 +7,7 @@ snapshot is gone, because its writer replaced it, the question is asked again of
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from typing import IO, TYPE_CHECKING, Final, Literal, TypeVar, overload
@@ -14,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Final, Literal, TypeVar, overload
 from runlake import arguments, clock
 from runlake._lazy import lazy
 from runlake.errors import InvalidInputError, NotFoundError
-from runlake.query import entities, export, search
+from runlake.query import card, entities, export, search
 from runlake.query.confine import Limits, Watch
 from runlake.query.curves import Curves
 from runlake.query.engine import Query
@@ -523,7 +524,8 @@ class Questions:
             NotFoundError: there is no such run; names the nearest.
             StorageError: the store cannot be read.
         """
-        return self._ask(lambda query: entities.get_run(query, run_id))
+        record = self._ask(lambda query: entities.get_run(query, run_id))
+        return dataclasses.replace(record, curves=self._sketch)
 
     def get_experiment(self, experiment_id: str) -> Experiment:
         """Return an experiment by id.
@@ -577,6 +579,14 @@ class Questions:
         wanted = arguments.texts("experiment_names", names)
         found = [entities.get_experiment_by_name(query, name).experiment_id for name in wanted]
         return [*found, *given]
+
+    def _sketch(self, run_id: str, keys: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+        """Return curves of a run, thin enough for a sparkline."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        curves = self.history(keys, runs=[run_id], max_points=card.POINTS)
+        for key, step, value in curves.select("key", "step", "value").iter_rows():
+            found.setdefault(key, []).append((step, value))
+        return found
 
     def _ask(self, answer: Callable[[Query], _Answer]) -> _Answer:
         """Answer from a snapshot that is new enough; take a new one when a file is gone."""

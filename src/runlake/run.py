@@ -12,8 +12,9 @@ import traceback
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from runlake import arguments, clock, run_names, schema
+from runlake._lazy import lazy
 from runlake.dataset import input_rows
-from runlake.errors import InvalidInputError, StorageError
+from runlake.errors import InvalidInputError, RunlakeError, StorageError
 from runlake.redaction import REDACTED, redactor
 from runlake.run_files import RunFiles
 from runlake.run_log import RunLog
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
 
     from runlake.artifacts.sending import Place
     from runlake.artifacts.store import Artifacts
+    from runlake.query import card
     from runlake.query.entities import RunData, RunRecord
     from runlake.settings import Settings
     from runlake.writing.drain import Drain
     from runlake.writing.events import Row
+else:  # most runs are never looked at
+    card = lazy("runlake.query.card")
 
 _now_ns: Final = clock.now_ns
 HURRY_EVERY_S: Final = 2.0
@@ -69,7 +73,7 @@ class Run(RunFiles):
         """Begin the run; use `Lake.start_run` or `runlake.start_run` instead."""
         self._plan = plan
         self._drain = drain
-        self._artifacts = artifacts.of_open_run()
+        self._artifacts = artifacts
         self._settings = settings
         self._read = read
         self._params = params
@@ -112,6 +116,13 @@ class Run(RunFiles):
         """Name the run and where it stands."""
         info = self.info
         return f"<Run {info.run_name!r} {info.run_id} {info.status}>"
+
+    def _repr_html_(self) -> str:
+        """Return it as notebooks show it: with what the lake holds now; flushes and reads."""
+        try:
+            return self._read(self.run_id)._repr_html_()
+        except (RunlakeError, OSError):  # to be looked at must not fail
+            return card.card(self.info, None, {})
 
     # Metrics.
 

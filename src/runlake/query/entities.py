@@ -7,18 +7,20 @@ counts microseconds. `metrics` holds last values.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from runlake import arguments
 from runlake._lazy import lazy
-from runlake.errors import NotFoundError
+from runlake.errors import NotFoundError, RunlakeError
+from runlake.query import card
 from runlake.query.data import read_data
 from runlake.query.homes import fold_homes
 from runlake.storage import arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -96,10 +98,25 @@ class RunRecord:
     Attributes:
         info: what is known of it by itself.
         data: what was logged to it.
+        curves: reads curves for the sparklines of a notebook; None: there are none.
     """
 
     info: RunInfo
     data: RunData
+    curves: card.ReadCurves | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[RunRecord], tuple[RunInfo, RunData]]:
+        """Leave out of copies and pickles what reads the lake."""
+        return RunRecord, (self.info, self.data)
+
+    def _repr_html_(self) -> str:
+        """Return it as notebooks show it; the sparklines read the lake."""
+        curves: Mapping[str, card.Curve] = {}
+        keys = card.keys_shown(self.data)
+        if self.curves is not None and keys:
+            with suppress(RunlakeError, OSError):  # to be looked at must not fail
+                curves = self.curves(self.info.run_id, keys)
+        return card.card(self.info, self.data, curves)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ _TEXT: Final = frozenset({"csv", "jsonl"})
 _COMPRESSIONS: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd"}
 # A part is written when it has one of these; a row group of Parquet is a part.
 _PART_ROWS: Final = 1 << 17
+# As text a row takes ten times the memory, and smaller parts are no worse.
+_TEXT_PART_ROWS: Final = 1 << 16
 _PART_BYTES: Final = 32 << 20
 
 
@@ -124,8 +126,9 @@ def write(
             packed = pa.CompressedOutputStream(cast("io.IOBase", sink), form.compression)
             sink = cast("IO[bytes]", stack.enter_context(packed))
         writer = openers[form.name](sink, empty.schema)
+        rows = _TEXT_PART_ROWS if form.name in _TEXT else _PART_ROWS
         try:
-            for part in _parts(batches):
+            for part in _parts(batches, rows=rows):
                 renamed = part.rename_columns(schema.names)
                 writer.write(without_intervals(renamed).combine_chunks())
                 row_count += part.num_rows
@@ -138,7 +141,7 @@ def write(
     return row_count
 
 
-def _parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _parts(batches: Iterable[pa.RecordBatch], *, rows: int) -> Iterator[pa.Table]:
     """Gather batches into parts of a size that is worth writing."""
     held: list[pa.RecordBatch] = []
     row_count = size_bytes = 0
@@ -146,7 +149,7 @@ def _parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         held.append(batch)
         row_count += batch.num_rows
         size_bytes += batch.nbytes
-        if row_count >= _PART_ROWS or size_bytes >= _PART_BYTES:
+        if row_count >= rows or size_bytes >= _PART_BYTES:
             yield pa.Table.from_batches(held)
             held, row_count, size_bytes = [], 0, 0
     if row_count:

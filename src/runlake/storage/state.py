@@ -59,9 +59,10 @@ SUMMARY_COLUMNS: Final = (
     ("max_time", "int64"),
 )
 
-# Texts that come again and again, as numbers once there are so many rows that it saves bytes.
+# Texts that come again and again, so often in so many rows that numbers for them save bytes.
 _NUMBERED: Final = ("run_id", "kind", "key")
 _MANY_ROWS: Final = 128
+_OFTEN: Final = 8
 
 # What runs and models say of logged models. No run exists only because they name it.
 MODEL_KINDS: Final = frozenset(
@@ -160,7 +161,7 @@ def summary_schema() -> pa.Schema:
     return pa.schema([(name, getattr(pa, kind)()) for name, kind in SUMMARY_COLUMNS])
 
 
-def numbered(table: pa.Table) -> pa.Table:
+def _numbered(table: pa.Table) -> pa.Table:
     """Return facts or summaries with ids, kinds and keys as numbered texts."""
     kind = pa.dictionary(pa.int32(), pa.string())
     for place, field in enumerate(table.schema):
@@ -171,9 +172,22 @@ def numbered(table: pa.Table) -> pa.Table:
     return table
 
 
+def _packed(table: pa.Table) -> pa.Table:
+    """Return a table with those texts numbered that come again and again, the others plain."""
+    if table.num_rows < _MANY_ROWS:
+        return table
+    for place, field in enumerate(table.schema):
+        if field.name in _NUMBERED:
+            column: Any = arrays.whole(table.column(place))
+            coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+            is_often = _OFTEN * len(coded.dictionary) <= len(coded)
+            column = coded if is_often else coded.cast(pa.string())
+            table = table.set_column(place, field.name, column)
+    return table.combine_chunks()
+
+
 def _encode_table(table: pa.Table) -> bytes:
-    if table.num_rows >= _MANY_ROWS:
-        table = numbered(table).unify_dictionaries().combine_chunks()
+    table = _packed(table)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -183,7 +197,7 @@ def _encode_table(table: pa.Table) -> bytes:
 def _decode_table(text: bytes) -> pa.Table:
     try:
         table = pa.ipc.open_stream(zlib.decompress(base64.b64decode(text))).read_all()
-        return numbered(table)
+        return _numbered(table)
     except (ValueError, zlib.error, pa.ArrowException) as error:
         message = f"the state in a segment's footer is damaged: {error}"
         raise FormatError(message) from error
