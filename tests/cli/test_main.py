@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # Options that several commands share; the page tells them once.
 SHARED = {"lake", "json", "csv", "output"}
-_MUCH = "SELECT repeat('x', 100) FROM range(100000)"
+# More than a pipe holds, also compressed.
+_MUCH = "SELECT repeat(md5(range::VARCHAR), 3) FROM range(100000)"
 READING = [
     ["ls"],
     ["show", "alpha"],
