@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -469,3 +469,20 @@ def test_of_many_newest_segments_a_few_are_looked_into(
     counting.reset()
     assert ripe.count(counting, snapshot, EXPERIMENT, most=20) <= 20
     assert counting.total == 0
+
+
+def test_a_thread_that_dies_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead(BaseException):
+        """Ends a thread, as the end of a process does."""
+
+    def die(*_: object) -> None:
+        raise Dead
+
+    background = automatic._Background()
+    monkeypatch.setattr(background, "_do", die)
+    background._waiting["lake", "0"] = cast("Any", None)
+    session = background.take_over()
+    assert session is not None
+    with pytest.raises(Dead):
+        background.serve(session)
+    assert not background.is_serving

@@ -180,7 +180,13 @@ class _Background:
                     self._changed.notify_all()
                     return
                 task = self._waiting.pop(next(iter(self._waiting)))
-            self._do(task, session)
+            try:
+                self._do(task, session)
+            except BaseException:  # the thread ends, and nobody is to wait for it
+                with self._changed:
+                    self._serving = None
+                    self._changed.notify_all()
+                raise
 
     def end(self, timeout_s: float) -> None:
         """Let what is begun end in time; stop it then, and forget the rest."""
