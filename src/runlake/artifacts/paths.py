@@ -66,6 +66,16 @@ def check_path(path: str | os.PathLike[str]) -> str:
     return clean
 
 
+def check_folder(path: str | os.PathLike[str]) -> str:
+    """Return the checked path of a folder of a run, or of a file; empty is the run's own.
+
+    Raises:
+        InvalidInputError: it leaves the run, or cannot be kept.
+    """
+    below = arguments.path("path", path)
+    return check_path(below) if below else ""
+
+
 def join(folder: str | None, inside: str) -> str:
     """Return the checked path of something inside a folder of a run; None is the run's own.
 

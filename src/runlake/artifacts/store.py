@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
 from runlake import arguments, schema
 from runlake.artifacts import documents, fetching, stream
 from runlake.artifacts.fetching import Wanted
-from runlake.artifacts.paths import check_path, is_below, join, local_target
+from runlake.artifacts.paths import check_folder, check_path, is_below, join, local_target
 from runlake.artifacts.progress import Meter
 from runlake.artifacts.replacement import Replacement
 from runlake.artifacts.sending import Item, Sender, event, items_below, one_item
@@ -387,8 +387,7 @@ class Artifacts:
             StorageError: the store refused.
         """
         root = layout.artifacts(self._locate(run_id), run_id)
-        path = arguments.path("path", path)
-        path = check_path(path) if path else ""
+        path = check_folder(path)
         prefix = f"{root}{path}/" if path else root
         refuse_ways_out(self._storage.fs, [prefix])
         found: dict[str, FileInfo] = {}
@@ -453,8 +452,7 @@ class Artifacts:
             StateError: it has a file and others below the same path; nothing was fetched.
             StorageError: the store refused.
         """
-        path = arguments.path("path", path)
-        path = check_path(path) if path else ""
+        path = check_folder(path)
         below = None if target is None else arguments.path("target", target)
         folder = Path(below or tempfile.mkdtemp(prefix="runlake-"))
         self.download_as(run_id, path, target=folder / path, progress=progress)
@@ -486,8 +484,7 @@ class Artifacts:
             StateError: it has a file and others below the same path; nothing was fetched.
             StorageError: the store refused.
         """
-        path = arguments.path("path", path)
-        path = check_path(path) if path else ""
+        path = check_folder(path)
         root, entries = self._entries(run_id, path)
         if not entries:
             raise self._missing(run_id, path)
