@@ -1,4 +1,4 @@
-"""Reads a lake with Polars and the standard library alone, as `docs/spec/v1.md` says.
+"""Reads a lake with Polars and the standard library of Python 3.14, as `docs/spec/v1.md` says.
 
     python bare_polars.py LAKE
 
@@ -19,6 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 SEGMENT = re.compile(r"log/experiment_id=([^/]+)/([0-9A-Z]{26})\.(\d{15})-(\d{12})(\.z)?\.parquet")
 STALE_S = 900.0
@@ -101,10 +106,17 @@ def footer(file: Path) -> tuple[Row, list[Row], list[Row]]:
     if header["format"] != 1:
         sys.exit(f"{file.name} is newer than this reader")
     facts, summaries = (
-        pl.read_ipc_stream(zlib.decompress(base64.b64decode(texts[f"runlake.state.{part}"])))
+        pl.read_ipc_stream(unpacked(base64.b64decode(texts[f"runlake.state.{part}"])))
         for part in ("facts", "summaries")
     )
     return header, facts.to_dicts(), summaries.to_dicts()
+
+
+def unpacked(packed: bytes) -> bytes:
+    """Return what was compressed."""
+    if packed.startswith(b"\x28\xb5\x2f\xfd"):
+        return zstd.decompress(packed)
+    return zlib.decompress(packed)
 
 
 def all_rows(lake: Path, newest: Row, live: list[Live]) -> pl.DataFrame:

@@ -388,6 +388,9 @@ def fix(patch: pytest.MonkeyPatch) -> None:
 
 GOLDEN: Final[Mapping[str, Callable[[Path], None]]] = {LAKE.name: make, "v1-set": make_set}
 """What makes each lake, by its folder."""
+LIKE: Final = {"v1-zlib": LAKE.name}
+"""Lakes of the same story and answers as another, which an earlier runlake wrote: its states are
+compressed by zlib. Such a lake is not made anew."""
 
 
 def kept(name: str) -> dict[str, list[str]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import zlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -224,7 +223,8 @@ def _summary(row: dict[str, Any]) -> tuple[Item, Item]:
 
 
 def _state_of(text: bytes) -> pa.Table:
-    return pa.ipc.open_stream(zlib.decompress(base64.b64decode(text))).read_all()
+    packed = pa.BufferReader(base64.b64decode(text))
+    return pa.ipc.open_stream(pa.CompressedInputStream(packed, "zstd")).read_all()
 
 
 def _listed(table: pa.Table) -> list[dict[str, Any]]:

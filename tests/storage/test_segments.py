@@ -138,6 +138,18 @@ def test_segment_file_has_the_columns_encodings_and_checksums_that_the_format_na
     assert b"ARROW:schema" not in (metadata.metadata or {})
 
 
+@pytest.mark.parametrize("name", [segments.FACTS_KEY, segments.SUMMARIES_KEY])
+def test_segment_with_a_changed_byte_in_its_state_is_refused(name: bytes) -> None:
+    data = segment(_NAME)
+    text = (pq.read_metadata(pa.BufferReader(data)).metadata or {})[name]
+    first = data.index(text)
+    for place in range(first, first + len(text)):
+        damaged = bytearray(data)
+        damaged[place] ^= 0x01
+        with pytest.raises(FormatError, match="damaged"):
+            segments.read_footer(bytes(damaged), key="k")
+
+
 @pytest.mark.parametrize("part", range(8))
 def test_segment_with_a_changed_byte_in_its_rows_is_refused_or_has_the_same_rows(
     part: int,

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import base64
 import math
+import sys
 import zlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,14 @@ from runlake import schema
 from runlake.errors import FormatError
 from runlake.storage import state
 from runlake.storage.state import Fact, FactBook, State, Summaries
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _RUNS = ("a", "b")
 _KEYS = ("loss", "acc")
@@ -240,14 +249,17 @@ def test_texts_read_back_are_numbered_however_they_were_written(count: int) -> N
         assert {kinds[name] for name in ("run_id", "kind", "key") if name in kinds} == {coded}
     # What another library sees, which takes the stream as Arrow has it.
     text = one.encode()[0]
-    bare = pl.read_ipc_stream(zlib.decompress(base64.b64decode(text)))
+    bare = pl.read_ipc_stream(zstd.decompress(base64.b64decode(text)))
     assert bare.to_dicts() == one.facts.to_pylist()
 
 
+@pytest.mark.parametrize("compress", [zlib.compress, zstd.compress])
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.large_string())]
 )
-def test_texts_of_other_arrow_types_are_read_as_well(kind: pa.DataType) -> None:
+def test_texts_of_other_arrow_types_are_read_as_well(
+    kind: pa.DataType, compress: Callable[[bytes], bytes]
+) -> None:
     one = _many_facts(100)
     other = one.facts
     for place, name in ((0, "run_id"), (2, "key")):
@@ -257,12 +269,19 @@ def test_texts_of_other_arrow_types_are_read_as_well(kind: pa.DataType) -> None:
     with pa.ipc.new_stream(sink, other.schema) as stream:
         for batch in other.to_batches(max_chunksize=30):
             stream.write_batch(batch)
-    text = base64.b64encode(zlib.compress(sink.getvalue(), 9))
+    text = base64.b64encode(compress(sink.getvalue().to_pybytes()))
     back = State.decode(text, State.empty().encode()[1])
     assert back.facts.to_pylist() == one.facts.to_pylist()
 
 
-@pytest.mark.parametrize("text", [b"", b"!!", b"AAAA", State.empty().encode()[0][:-8]])
+def _ending_early() -> list[bytes]:
+    packed = base64.b64decode(_many_facts(200).encode()[0])
+    return [base64.b64encode(packed[:size]) for size in (4, 20, len(packed) // 2, len(packed) - 8)]
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"!!", b"AAAA", State.empty().encode()[0][:-8], *_ending_early()]
+)
 def test_state_whose_text_is_damaged_is_refused(text: bytes) -> None:
     good = State.empty().encode()[1]
     with pytest.raises(FormatError, match="damaged"):

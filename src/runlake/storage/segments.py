@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +37,7 @@ MAGIC: Final = b"PAR1"
 TAIL_BYTES: Final = 64 << 10  # one read of this much from the end holds nearly every footer
 FACTS_KEY: Final = schema.STATE_KEY + b".facts"
 SUMMARIES_KEY: Final = schema.STATE_KEY + b".summaries"
+CHECKSUM_KEY: Final = schema.STATE_KEY + b".crc32"
 
 _ENCODINGS: Final = {
     "step": "DELTA_BINARY_PACKED",
@@ -132,12 +134,17 @@ def encode(rows: pa.Table, header: Header, state: State) -> bytes:
         schema.FOOTER_KEY: json.dumps(said, separators=(",", ":")).encode(),
         FACTS_KEY: facts,
         SUMMARIES_KEY: summaries,
+        CHECKSUM_KEY: _checksum(facts, summaries),
     }
     with pq.ParquetWriter(sink, rows.schema, **_OPTIONS) as writer:
         writer.write_table(rows, row_group_size=_GROUP_ROWS)
         writer.add_key_value_metadata(metadata)
     data: bytes = sink.getvalue().to_pybytes()
     return data
+
+
+def _checksum(facts: bytes, summaries: bytes) -> bytes:
+    return f"{zlib.crc32(summaries, zlib.crc32(facts)):08x}".encode()
 
 
 def footer_size(tail: bytes, *, key: str) -> int:
@@ -189,11 +196,15 @@ def read_footer(tail: bytes, *, key: str) -> Footer:
         raise NewerFormatError(message)
     try:
         header = Header(**{name: fields[name] for name in Header.__slots__})
-        state = State.decode(metadata[FACTS_KEY], metadata[SUMMARIES_KEY])
+        facts, summaries = metadata[FACTS_KEY], metadata[SUMMARIES_KEY]
     except KeyError as error:
         message = f"{key}: the footer has no {error}"
         raise FormatError(message) from error
-    return Footer(header, state, parquet.num_rows)
+    # Segments whose state zlib has compressed and checked may have none.
+    if metadata.get(CHECKSUM_KEY, said := _checksum(facts, summaries)) != said:
+        message = f"{key}: the state in the footer is damaged: its checksum is another"
+        raise FormatError(message)
+    return Footer(header, State.decode(facts, summaries), parquet.num_rows)
 
 
 def decode(data: bytes, *, key: str) -> tuple[pa.Table, Footer]:

@@ -63,6 +63,9 @@ SUMMARY_COLUMNS: Final = (
 _NUMBERED: Final = ("run_id", "kind", "key")
 _MANY_ROWS: Final = 128
 _OFTEN: Final = 8
+# Of zstd: the others take longer, and states are hardly smaller.
+_LEVEL: Final = 1
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 # What runs and models say of logged models. No run exists only because they name it.
 MODEL_KINDS: Final = frozenset(
@@ -133,7 +136,7 @@ class State:
     summaries: pa.Table
 
     def encode(self) -> tuple[bytes, bytes]:
-        """Return both tables as text for a footer: base64(zlib(Arrow IPC stream))."""
+        """Return both tables as text for a footer: base64(zstd(Arrow IPC stream))."""
         return _encode_table(self.facts), _encode_table(self.summaries)
 
     @classmethod
@@ -191,14 +194,21 @@ def _encode_table(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    return base64.b64encode(zlib.compress(sink.getvalue(), 1))
+    codec = pa.Codec("zstd", compression_level=_LEVEL)
+    return base64.b64encode(codec.compress(sink.getvalue(), asbytes=True))
+
+
+def _unpacked(packed: bytes) -> pa.NativeFile:
+    """Return what was compressed, by zstd as `encode` does, or by zlib as the format allows."""
+    if packed.startswith(_ZSTD_MAGIC):
+        return pa.CompressedInputStream(pa.BufferReader(packed), "zstd")
+    return pa.BufferReader(zlib.decompress(packed))
 
 
 def _decode_table(text: bytes) -> pa.Table:
     try:
-        table = pa.ipc.open_stream(zlib.decompress(base64.b64decode(text))).read_all()
-        return _numbered(table)
-    except (ValueError, zlib.error, pa.ArrowException) as error:
+        return _numbered(pa.ipc.open_stream(_unpacked(base64.b64decode(text))).read_all())
+    except (ValueError, OSError, zlib.error, pa.ArrowException) as error:
         message = f"the state in a segment's footer is damaged: {error}"
         raise FormatError(message) from error
 
