@@ -224,7 +224,10 @@ class Maintain:
         """
         self._house.check_writable()
         root = self._drain.place.root
-        return [] if root is None else list(recover.each(self._storage, root, force=force))
+        try:
+            return [] if root is None else list(recover.each(self._storage, root, force=force))
+        finally:
+            self._house.expire()
 
     def purge(
         self,

@@ -64,7 +64,8 @@ class RunFiles:
             StorageError: the store refused.
         """
         self._log.check_open()
-        for row in self._artifacts.put(self._place(), local_path, folder=artifact_path):
+        put = self._artifacts.put
+        for row in put(self._place(), local_path, folder=artifact_path, is_journaled=True):
             self._put_at(row)
 
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
@@ -79,7 +80,8 @@ class RunFiles:
             StorageError: the store refused.
         """
         self._log.check_open()
-        for row in self._artifacts.put_all(self._place(), local_dir, folder=artifact_path):
+        put = self._artifacts.put_all
+        for row in put(self._place(), local_dir, folder=artifact_path, is_journaled=True):
             self._put_at(row)
 
     def log_text(self, text: str, artifact_file: str) -> None:

@@ -27,7 +27,7 @@ from runlake.storage import layout, manifest
 from runlake.storage.engine import Storage
 from runlake.storage.localfs import LocalFilesystem
 from runlake.storage.names import Claim
-from runlake.writing import places, writer
+from runlake.writing import places, putting
 from runlake.writing.events import HybridClock
 from runlake.writing.journal import Journal
 from runlake.writing.writer import Writer
@@ -383,7 +383,7 @@ def fix(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(places, "host", lambda: "golden")
     patch.setattr(places, "boot_id", lambda: "")
     patch.setattr(os, "getpid", lambda: 4242)
-    patch.setattr(writer, "__version__", "0.1.0")
+    patch.setattr(putting, "__version__", "0.1.0")
 
 
 GOLDEN: Final[Mapping[str, Callable[[Path], None]]] = {LAKE.name: make, "v1-set": make_set}

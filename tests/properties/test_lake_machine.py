@@ -28,7 +28,7 @@ from runlake.settings import Settings
 from runlake.storage.engine import Storage
 from runlake.storage.layout import SegmentName
 from runlake.testing.filesystems import FaultyFilesystem
-from runlake.writing import places, recover, writer
+from runlake.writing import places, putting, recover, writer
 from runlake.writing.rows import build, read_points
 from tests.writing.drains import (
     EXPERIMENT,
@@ -209,7 +209,7 @@ class World:
         table = build(of_points, other, own.sealed, renamed)
         count = end.rows - own.sealed.rows
         name = SegmentName(own.writer_id, end.rows - 1, count, False, EXPERIMENT)  # noqa: FBT003
-        data = writer.encode(name, "Experiment", table, own._state())
+        data = putting.encode(name, "Experiment", table, own._state())
         if self.fs.put_absent(name.key, data):
             self.seen.clear()  # what the twin replaces had been seen
             self._serve_in_peace(process)

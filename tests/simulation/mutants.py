@@ -23,7 +23,7 @@ from runlake.upkeep import vacuum as vacuum_module
 from runlake.upkeep.commit import Change, Committer
 from runlake.upkeep.copies import passage
 from runlake.upkeep.vacuum import _Vacuum
-from runlake.writing import places, recover, writer
+from runlake.writing import places, putting, recover, writer
 from runlake.writing.writer import Writer
 from tests.simulation.store import Client
 
@@ -451,7 +451,7 @@ def merged_over_a_gap(patch: pytest.MonkeyPatch) -> None:
         joined = state.join(footer.state for _, footer in inputs)
         first, last = group[0][0].first, group[-1][0].last
         name = SegmentName(self.writer_id, last, last - first + 1, True, self.experiment_id)  # noqa: FBT003 - as the class
-        writer.put(storage, name, writer.encode(name, "", rows, joined), rows)
+        putting.put(storage, name, putting.encode(name, "", rows, joined), rows)
         storage.fs.delete_many([old.key for old, _ in group])
 
     patch.setattr(Writer, "merge", merge)

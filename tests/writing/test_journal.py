@@ -345,6 +345,18 @@ def test_call_interrupted_behind_its_write_leaves_no_hole_and_no_wrong_key(
     assert _recovered(tmp_path).rows == [("a", 1, 1.0), ("b", 2, 2.0), "z", ("b", 3, 3.0)]
 
 
+def test_an_event_that_was_amended_is_recovered_as_it_is_now(tmp_path: Path) -> None:
+    journal = _journal("through", tmp_path)
+    for text in ("a", "b", "c"):
+        journal.events([("run", schema.NOTE, "k", None, text)])
+    (_, event, _) = journal.read_events(_START, journal.position())
+    journal.amend(1, event._replace(str="B"))
+    journal.events([("run", schema.NOTE, "k", None, "d")])
+    assert [each.str for each in journal.read_events(_START, journal.position())] == [*"aBcd"]
+    journal.close()
+    assert _recovered(tmp_path).rows == ["a", "B", "c", "d"]
+
+
 def test_page_that_an_interrupt_left_half_begun_is_taken_up(tmp_path: Path) -> None:
     journal = _journal("through", tmp_path)
     [key_id] = journal.key_ids("run", ["a"])

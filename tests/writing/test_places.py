@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from runlake import ids
+from runlake import disks, ids
 from runlake.settings import Settings
 from runlake.writing import places
 from runlake.writing.places import Owner, OwnerLock
 
-_OWNER = Owner("url", "W" * 26, "exp", "Ünïcode", places.host(), os.getpid(), places.boot_id())
+_OWNER = Owner("url", "W" * 26, "exp", "Ünïcode", places.host(), os.getpid(), disks.boot_id())
 _TAKE = """
 import sys
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_filesystem_decides_whether_records_are_mapped_and_network_disks_are_pas
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(
-        places, "filesystem_type", lambda path: kind if "state" in str(path) else "tmpfs"
+        disks, "filesystem_type", lambda path: kind if "state" in str(path) else "tmpfs"
     )
     place = places.choose(Settings())
     assert place.root is not None
@@ -102,8 +102,8 @@ def test_filesystem_decides_whether_records_are_mapped_and_network_disks_are_pas
 
 
 def test_filesystem_type_is_that_of_the_innermost_mount() -> None:
-    assert places.filesystem_type(Path("/proc/self")) == "proc"
-    assert places.filesystem_type(Path("/proc/self/no/such/place")) == "proc"
+    assert disks.filesystem_type(Path("/proc/self")) == "proc"
+    assert disks.filesystem_type(Path("/proc/self/no/such/place")) == "proc"
 
 
 def test_lakes_have_folders_of_their_own(tmp_path: Path) -> None:

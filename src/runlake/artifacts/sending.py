@@ -24,7 +24,7 @@ from runlake import schema
 from runlake.artifacts.paths import join
 from runlake.artifacts.progress import Meter
 from runlake.errors import InvalidInputError, RunlakeWarning, StorageError
-from runlake.storage import layout
+from runlake.storage import later, layout
 from runlake.storage.links import refuse_ways_out
 from runlake.storage.source import FileChangedError, Watch
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from runlake.artifacts.progress import Progress
     from runlake.storage.engine import Storage
     from runlake.storage.filesystem import Entry
+    from runlake.storage.later import Mark
 
 Row: TypeAlias = tuple[str, str, str, float | None, str | None]
 Rows: TypeAlias = list[Row]
@@ -151,6 +152,7 @@ class Sender:
         items: Sequence[Item],
         *,
         about: Mapping[str, object] | None = None,
+        is_journaled: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Iterator[Row]:
         """Send files, and yield the event of each when it is in the store.
@@ -161,6 +163,7 @@ class Sender:
             place: experiment and run.
             items: the files.
             about: further fields of their events.
+            is_journaled: the events go to a journal, where digests may be made later.
             progress: told how far it is.
 
         Yields:
@@ -180,7 +183,8 @@ class Sender:
         size = sum(item.size_bytes for item in items)
         meter = Meter("uploading", all_bytes=size, all_files=len(items), progress=progress)
         with meter:
-            job = _Job(self.storage, place, there, about or {}, meter)
+            bring = self.storage.fs.place if is_journaled else self.storage.fs.upload
+            job = _Job(bring, place, there, about or {}, meter)
             for row in _in_order(job.send, items, min(self.threads, _MOST_THREADS)):
                 if row is not None:
                     yield row
@@ -211,7 +215,7 @@ class Sender:
 class _Job:
     """The files of one call."""
 
-    storage: Storage
+    bring: Callable[..., Mark | None]
     place: Place
     there: Mapping[str, Logged]
     about: Mapping[str, object]
@@ -234,17 +238,24 @@ class _Job:
         return row
 
     def _upload(self, item: Item) -> Row:
-        key = layout.artifacts(*self.place) + item.path
         watch = Watch(self.meter.arrived)
+        mark = self._bring(item, watch)
+        if mark is not None:
+            about = {**self.about, **later.marked(mark)}
+            return event(self.place, item.path, size=mark.size_bytes, sha256="", about=about)
+        size, sha256 = watch.size_bytes, watch.sha256
+        return event(self.place, item.path, size=size, sha256=sha256, about=self.about)
+
+    def _bring(self, item: Item, watch: Watch) -> Mark | None:
+        """Bring a file into the store; again, if it is written to meanwhile."""
+        key = layout.artifacts(*self.place) + item.path
         for left in reversed(range(_TRIES)):
             try:
-                self.storage.fs.upload(key, item.file, watch=watch)
-                break
+                return self.bring(key, item.file, watch=watch)
             except FileChangedError:
                 if not left:
                     raise
-        size, sha256 = watch.size_bytes, watch.sha256
-        return event(self.place, item.path, size=size, sha256=sha256, about=self.about)
+        raise AssertionError("unreachable")
 
 
 def sha256_of(file: Path) -> str:

@@ -2,7 +2,8 @@
 
 An artifact lies under `artifacts/<experiment>/<run>/<path>` as it is, and an event in the log
 says its size, type and SHA-256. These calls wait for the store: when one returns, the file is
-there whole.
+there whole. Where its event goes to a journal, the digest may come behind that, see
+`runlake.storage.later`.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Artifacts:
         local: str | os.PathLike[str],
         *,
         folder: str | None,
-        about: Mapping[str, object] | None = None,
+        is_journaled: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Iterator[Row]:
         """Upload a file, or a folder under its own name; yield an event for each file.
@@ -147,7 +148,7 @@ class Artifacts:
             place: experiment and run.
             local: the file or folder.
             folder: below the run; None is the run's own.
-            about: further fields for the event of a file; a folder's files have none.
+            is_journaled: the events go to a journal, where digests may be made later.
             progress: told how far it is; None shows that in a terminal.
 
         Yields:
@@ -162,14 +163,16 @@ class Artifacts:
         source = Path(arguments.path("local_path", local))
         if source.is_dir():
             name = join(folder, source.resolve().name)
-            yield from self.put_all(place, source, folder=name, progress=progress)
+            yield from self.put_all(
+                place, source, folder=name, is_journaled=is_journaled, progress=progress
+            )
             return
         if not os.path.lexists(source):
             message = f"no file {str(local)!r} to log as an artifact."
             raise InvalidInputError(message)
         items = [one_item(source, folder)]
         self._shape.take(place, [items[0].path])
-        yield from self._sender.send(place, items, about=about, progress=progress)
+        yield from self._sender.send(place, items, is_journaled=is_journaled, progress=progress)
 
     def put_all(
         self,
@@ -177,6 +180,7 @@ class Artifacts:
         local: str | os.PathLike[str],
         *,
         folder: str | None,
+        is_journaled: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Iterator[Row]:
         """Upload all files below a folder, several at once; yield an event for each.
@@ -188,6 +192,7 @@ class Artifacts:
             place: experiment and run.
             local: the folder.
             folder: below the run; None is the run's own.
+            is_journaled: the events go to a journal, where digests may be made later.
             progress: told how far it is; None shows that in a terminal.
 
         Yields:
@@ -207,7 +212,7 @@ class Artifacts:
         items = items_below(root, folder)
         if items:
             self._shape.take(place, [item.path for item in items])
-            yield from self._sender.send(place, items, progress=progress)
+            yield from self._sender.send(place, items, is_journaled=is_journaled, progress=progress)
 
     def put_bytes(
         self, place: Place, path: str, *, data: bytes, about: Mapping[str, object] | None = None
@@ -369,7 +374,7 @@ class Artifacts:
         place = self._locate(run_id), run_id
         ledger = self._writable(place)
         put = self.put_all if is_content else self.put
-        for row in put(place, local, folder=artifact_path, progress=progress):
+        for row in put(place, local, folder=artifact_path, is_journaled=True, progress=progress):
             ledger.note(place[0], [row])
 
     def list(self, run_id: str, path: str = "") -> list[FileInfo]:

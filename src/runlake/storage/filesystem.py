@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from runlake.storage.later import Mark
     from runlake.storage.source import Watch
 
 _UNKEPT: Final = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -145,6 +146,20 @@ class Filesystem(ABC):
             file: what.
             watch: told of the bytes as they are read and as they arrive.
         """
+
+    def place(self, key: str, file: Path, *, watch: Watch | None = None) -> Mark | None:
+        """Bring a local file to a key as `upload` does; its digest may be made later.
+
+        Args:
+            key: where to.
+            file: what.
+            watch: told as by `upload`; it has no digest where that comes later.
+
+        Returns:
+            None where the watch has the digest; else what stands in its place, see `later`.
+        """
+        self.upload(key, file, watch=watch)
+        return None
 
     @abstractmethod
     def download(self, key: str, file: Path) -> None:

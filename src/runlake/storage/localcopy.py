@@ -2,31 +2,35 @@
 
 On Linux the kernel copies (`sendfile`, as `shutil.copyfile` does), and what it has written is
 read back and hashed behind it: so the digest is of the bytes that are there, and one core copies
-while the other hashes. Elsewhere each piece is read, written and hashed.
+while the other hashes. Elsewhere each piece is read, written and hashed. Where the digest may come
+later (`later.py`), the file is copied and no more.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from runlake import disks
 from runlake.storage.source import Hasher, fill
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import RawIOBase
 
-    from runlake.storage.source import Source
+    from runlake.storage.source import Data, Source
 
-_SYNC_FILE_RANGE_WRITE: Final = 2
 _BEGIN_BYTES: Final = 8 << 20
 # The kernel copies so much at once; far more than what fits into a core's own memory is slower.
 _SENT_BYTES: Final = 4 << 20
 _READ_BYTES: Final = 512 << 10
+
+
+class _NotSentError(Exception):
+    """The kernel does not copy here; nothing is written."""
 
 
 def copy(source: Source, file: str, handle: int) -> None:
@@ -41,43 +45,82 @@ def copy(source: Source, file: str, handle: int) -> None:
         FileChangedError: the source was written to meanwhile.
         OSError: it could not be read or written.
     """
-    if source.size_bytes <= _SENT_BYTES or not _let_copy(source, file, handle):
-        _pass_on(source, handle)
+    sync = _Sync(handle)
+    if source.size_bytes <= _SENT_BYTES:
+        _pass_on(source, handle, sync)
+    else:
+        try:
+            _let_copy(source, file, handle, sync)
+        except _NotSentError:
+            _pass_on(source, handle, sync)
     source.finish()
 
 
-def _let_copy(source: Source, file: str, handle: int) -> bool:
-    """Let the kernel copy; False where it does not, and nothing is written."""
+def copy_only(source: Source, handle: int) -> None:
+    """Write all of a file to a new one; nothing is hashed, and nothing waits for the disk.
+
+    Args:
+        source: at its beginning; its watch is told what has arrived, and has no digest.
+        handle: of the new file, open for writing.
+
+    Raises:
+        FileChangedError: the source was written to meanwhile.
+        OSError: it could not be read or written.
+    """
+    try:
+        for piece in _sent(source, handle):
+            source.watch.arrived(len(piece))
+    except _NotSentError:
+        memory, left = memoryview(bytearray(_READ_BYTES)), source.size_bytes
+        while left:
+            part = memory[:left]
+            source.take_into(part)
+            _write(handle, part)
+            left -= len(part)
+            source.watch.arrived(len(part))
+    source.finish()
+
+
+def _sent(source: Source, handle: int) -> Iterator[range]:
+    """Let the kernel copy; yield which bytes are written, again and again."""
     if sys.platform != "linux":
-        return False
-    sync = _Sync(handle)
+        raise _NotSentError
+    at = 0
+    while at < source.size_bytes:
+        try:
+            count = source.send(handle, at, min(_SENT_BYTES, source.size_bytes - at))
+        except OSError as error:
+            if at:
+                raise
+            raise _NotSentError from error  # a disk of a kind that it does not copy from or to
+        yield range(at, at + count)
+        at += count
+
+
+def _let_copy(source: Source, file: str, handle: int, sync: _Sync) -> None:
+    """Let the kernel copy, and hash behind it what it has written."""
     with Path(file).open("rb", buffering=0) as written, Hasher(_Behind(source, written)) as hasher:
-        at = 0
-        while at < source.size_bytes:
-            try:
-                count = source.send(handle, at, min(_SENT_BYTES, source.size_bytes - at))
-            except OSError:
-                if at:
-                    raise
-                return False  # a disk of a kind that the kernel does not copy from or to
-            hasher.feed(range(at, at + count))
-            at += count
-            sync.written(at)
-            source.watch.arrived(count)
+        for piece in _sent(source, handle):
+            hasher.feed(piece)
+            sync.written(piece.stop)
+            source.watch.arrived(len(piece))
         hasher.settle()
-    return True
 
 
-def _pass_on(source: Source, handle: int) -> None:
+def _pass_on(source: Source, handle: int, sync: _Sync) -> None:
     """Read and write piece by piece."""
-    sync, at = _Sync(handle), 0
+    at = 0
     for data in source.chunks():
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
+        _write(handle, data)
         at += len(data)
         sync.written(at)
         source.watch.arrived(len(data))
+
+
+def _write(handle: int, data: Data) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 class _Behind:
@@ -108,8 +151,5 @@ class _Sync:
         count = size_bytes - self._begun
         if count < _BEGIN_BYTES:
             return
-        with suppress(OSError, AttributeError):
-            begin = ctypes.CDLL(None).sync_file_range
-            start = ctypes.c_int64(self._begun)
-            begin(self._handle, start, ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
+        disks.begin_writing(self._handle, self._begun, count)
         self._begun = size_bytes

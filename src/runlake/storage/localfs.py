@@ -14,12 +14,13 @@ import errno
 import os
 import shutil
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
-from runlake import clock, ids
-from runlake.storage import layout, localcopy
+from runlake import clock, disks, ids
+from runlake.storage import later, layout, localcopy
 from runlake.storage.filesystem import (
     ABSENT,
     READS,
@@ -42,6 +43,7 @@ from runlake.storage.source import Source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from runlake.storage.later import Mark
     from runlake.storage.source import Watch
 
 _ATTEMPTS: Final = 5
@@ -138,6 +140,25 @@ class LocalFilesystem(Filesystem):
             self._temporary(target, source) as copied,
         ):
             os.replace(copied, target)
+
+    def place(self, key: str, file: Path, *, watch: Watch | None = None) -> Mark | None:
+        """Copy a local file to a key; if it is free, what remains is done behind the call.
+
+        Args:
+            key: where to.
+            file: what.
+            watch: told what has arrived; it has no digest where that comes later.
+
+        Returns:
+            None where the watch has the digest; else what stands in its place.
+        """
+        target = self._file(key)
+        with Source(file, watch) as source, self._reporting("upload to", key):
+            # What is there must not be lost with its successor, if the host loses power.
+            if _may_settle_later(source, target) and not os.path.lexists(target):
+                return _placed(source, target)
+        self.upload(key, file, watch=watch)
+        return None
 
     def download(self, key: str, file: Path) -> None:
         """Copy an object to a local file, which appears whole."""
@@ -280,8 +301,7 @@ class LocalFilesystem(Filesystem):
     def _temporary(self, target: str, content: bytes | Path | Source) -> Iterator[str]:
         """Lend a synced temporary file beside `target`; sync the folder at the end."""
         folder = os.path.dirname(target)
-        file = os.path.join(folder, TEMPORARY + ids.new_nonce())
-        handle = _open_new(file)
+        file, handle = _open_beside(target)
         try:
             with open(handle, "wb") as written:
                 if isinstance(content, bytes):
@@ -310,6 +330,29 @@ class LocalFilesystem(Filesystem):
             raise failed(operation, error, url=self.url, key=key) from error
 
 
+def _may_settle_later(source: Source, target: str) -> bool:
+    """Tell whether a file may be synced and hashed when it is in place.
+
+    A disk of another host says only when it is synced that it is full.
+    """
+    has_room = later.has_room(source.size_bytes)
+    return has_room and not disks.is_network(disks.filesystem_type(Path(target)))
+
+
+def _placed(source: Source, target: str) -> Mark:
+    """Copy a file to a name that is free; it is synced and hashed behind that."""
+    file, handle = _open_beside(target)
+    finish = partial(_sync_folder, os.path.dirname(target))
+    try:
+        with open(handle, "wb"), later.Digest(Path(file), finish) as digest:
+            localcopy.copy_only(source, handle)
+            os.replace(file, target)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(file)
+    return digest.mark
+
+
 def _is_absence(error: OSError) -> bool:
     """Tell whether an error says that nothing is there."""
     # A stale handle of a network disk is a file that its server no longer has; and what is
@@ -334,15 +377,16 @@ def _remove_empty(folder: str, top: str) -> None:
             folder = os.path.dirname(folder)
 
 
-def _open_new(file: str) -> int:
-    """Create a file and the folders above it; return its handle."""
+def _open_beside(target: str) -> tuple[str, int]:
+    """Create a hidden file beside another, and the folders above it; return it with its handle."""
+    file = os.path.join(os.path.dirname(target), TEMPORARY + ids.new_nonce())
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
     for _ in range(_ATTEMPTS):  # another may delete a folder that is empty still
         with suppress(FileNotFoundError):
-            return os.open(file, flags, 0o666)
+            return file, os.open(file, flags, 0o666)
         with suppress(FileNotFoundError):
             _make_folder(os.path.dirname(file))
-    return os.open(file, flags, 0o666)
+    return file, os.open(file, flags, 0o666)
 
 
 def _make_folder(folder: str) -> None:

@@ -225,8 +225,17 @@ class Source:
         Raises:
             FileChangedError: the file is shorter than it was.
         """
-        self._fill(memory)
+        self.take_into(memory)
         self.watch.read(memory)
+
+    def take_into(self, memory: memoryview) -> None:
+        """Take the next bytes into memory that is there; nobody is told of them.
+
+        Raises:
+            FileChangedError: the file is shorter than it was.
+        """
+        if not fill(self._file, memory):
+            raise self._changed()
 
     def chunks(self) -> Iterator[Data]:
         """Yield the file piece by piece; each is hashed while the caller works on it.
@@ -235,7 +244,7 @@ class Source:
         """
         if self.size_bytes > _CHUNK_BYTES:
             with Hasher[Data](self.watch.read) as hasher:
-                yield from hasher.pieces(self._fill, self.size_bytes)
+                yield from hasher.pieces(self.take_into, self.size_bytes)
         elif self.size_bytes:
             yield self.read(self.size_bytes)
 
@@ -277,10 +286,6 @@ class Source:
                 raise self._changed()
             data += more
         return data
-
-    def _fill(self, piece: memoryview) -> None:
-        if not fill(self._file, piece):
-            raise self._changed()
 
     def _changed(self) -> FileChangedError:
         message = f"{self._name!r} was written to while it was uploaded; log it when it is done."

@@ -14,8 +14,8 @@ from runlake.storage import arrays
 from runlake.storage.layout import SegmentName
 from runlake.storage.state import Fact, FactBook, State, Summaries
 from runlake.writing.events import Event, Position
+from runlake.writing.putting import encode, put
 from runlake.writing.rows import Points, build
-from runlake.writing.writer import encode, put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

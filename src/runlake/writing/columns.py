@@ -22,7 +22,7 @@ from runlake.storage import arrays, segments
 from runlake.storage.layout import SegmentName, parse_segment, partition
 from runlake.storage.state import State, Summaries, fact_schema
 from runlake.writing import values
-from runlake.writing.writer import encode, put
+from runlake.writing.putting import encode, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,6 +218,9 @@ class ColumnWriter:
         summaries = self._summaries.table(slots, [run_id] * len(keys), keys)
         state = State(fact_schema().empty_table(), summaries)
         return _Ready(name, self.experiment_name, table, state)
+
+    def settle(self) -> None:
+        """Wait for nothing: columns speak of no files."""
 
     def upload(self, storage: Storage, *, seal: bool = False) -> None:  # noqa: ARG002 - all are sealed
         """Bring every waiting segment into the store, oldest first.

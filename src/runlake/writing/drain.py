@@ -19,7 +19,7 @@ from runlake.upkeep import automatic
 from runlake.writing import drains, lifecycle, notices, recover
 from runlake.writing.columns import ColumnWriter
 from runlake.writing.journals import Journals
-from runlake.writing.lanes import FAR, LOCAL, Lane, Stop, Target, W
+from runlake.writing.lanes import FAR, LOCAL, Lane, Stop, Target, W, settled
 from runlake.writing.notices import tell
 from runlake.writing.writer import Writer
 
@@ -133,14 +133,16 @@ class Drain:
     def flush(self, timeout_s: float) -> None:
         """Return when every row logged before the call is in the store.
 
+        Files that were copied are brought to the disk and hashed first, however long that takes.
+
         Args:
-            timeout_s: seconds to wait.
+            timeout_s: seconds to wait for the store.
 
         Raises:
             StorageError: the store refused, or did not answer in time; the rows stay in the
                 journal and go out later.
         """
-        lanes = [lane for lane in list(self._lanes) if not lane.done]
+        lanes = settled(self._lanes)
         targets = [Target(lane, lane.writer.rows, lane.attempts) for lane in lanes]
         for lane in lanes:
             lane.flush_wanted = True
@@ -165,7 +167,7 @@ class Drain:
         the next opening of the lake.
 
         Args:
-            timeout_s: seconds to wait.
+            timeout_s: seconds to wait for the store.
         """
         self.begin_close()
         self.end_close(timeout_s)
@@ -189,6 +191,7 @@ class Drain:
         Args:
             timeout_s: seconds to wait.
         """
+        settled(self._lanes)
         thread, stop = self._thread, self._stop
         stop.until_s = clock.monotonic_s() + timeout_s
         self._wake.set()

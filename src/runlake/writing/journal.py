@@ -318,6 +318,18 @@ class Journal:
             base = self._events_before
             return self._events[start.events - base : end.events - base]
 
+    def amend(self, number: int, event: Event) -> None:
+        """Put an event in the place of another; recovery takes the later line of a number.
+
+        Args:
+            number: of an event that is not trimmed.
+            event: what it is now.
+        """
+        with self.lock:
+            self._events[number - self._events_before] = event
+            # A disk that refuses here keeps what was said first, which can be amended again.
+            self._write_lines(self._events_fd, [event_line(number, event)])
+
     def read_points(self, start: Position, end: Position) -> list[memoryview]:
         """Return the records between two places, as pieces of pages.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from runlake import clock, schema
+from runlake import clock, disks, schema
 from runlake.writing import places
 from runlake.writing.events import HybridClock
 from runlake.writing.journal import Journal
@@ -91,7 +91,7 @@ class Journals:
             experiment_name=experiment_name,
             host=places.host(),
             pid=os.getpid(),
-            boot_id=places.boot_id(),
+            boot_id=disks.boot_id(),
         )
         try:
             return places.OwnerLock.create(places.lake_folder(root, url) / writer_id, owner)

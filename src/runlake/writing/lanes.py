@@ -12,6 +12,8 @@ from runlake.writing.records import PAGE_POINTS
 from runlake.writing.writer import Writer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runlake.writing import places
 
 # A backlog this long goes out at once, so that memory stays small at any speed.
@@ -136,3 +138,11 @@ class Target:
             self.attempts = 0
         failed = self.lane.attempts > self.attempts and self.lane.error is not None
         return not self.left or self.lane.done or failed
+
+
+def settled(lanes: Iterable[Lane[Any]]) -> list[Lane[Any]]:
+    """Return the lanes that are not done, when the files are on the disk that rows speak of."""
+    left = [lane for lane in list(lanes) if not lane.done]
+    for lane in left:
+        lane.writer.settle()
+    return left

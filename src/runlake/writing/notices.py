@@ -32,6 +32,14 @@ def tell_failing(url: str, error: Exception) -> None:
     )
 
 
+def tell_unsettled(where: str, error: OSError) -> None:
+    """Say that an artifact may not be what was put."""
+    tell(
+        f"the artifact {where!r} was copied, but could not be brought to the disk or read back: "
+        f"{error}. It is logged without a digest; log it again."
+    )
+
+
 def not_flushed(url: str, count: int, why: str) -> StorageError:
     """Return the error that says that rows wait, and why.
 

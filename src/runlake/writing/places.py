@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from runlake import ids
+from runlake import disks, ids
 from runlake.settings import Settings, user_folder
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ SEALED: Final = "sealed.json"
 GONE: Final = ".gone-"
 # Filesystems on which a preallocated shared map is safe when the disk fills up.
 _MAPPABLE: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
-_NETWORK: Final = re.compile(r"nfs|cifs|smb|9p|fuse|lustre|ceph|gluster|beegfs|gpfs|afs|virtiofs")
 _PAGE: Final = re.compile(r"points-(\d{8})\.bin")
 _EVENTS: Final = re.compile(r"events-(\d{15})\.jsonl")
 
@@ -113,32 +112,6 @@ def host() -> str:
     return socket.gethostname()
 
 
-@lru_cache(maxsize=1)
-def boot_id() -> str:
-    """Return what tells this boot of the host from any other, empty where nothing does."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
-def filesystem_type(path: Path) -> str:
-    """Return the type of the filesystem that holds a path, empty where it cannot be told."""
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    real = os.path.realpath(path)
-    best, kind = "", ""
-    for line in mounts.splitlines():
-        _, point, type_, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, type_
-    return kind
-
-
 def choose(settings: Settings) -> Place:
     """Choose where journals lie: as told, else the user's state folder, else a temporary one.
 
@@ -161,10 +134,10 @@ def choose(settings: Settings) -> Place:
         except OSError as error:
             why_not.append(f"{what} {root} cannot be made: {error.strerror}")
             continue
-        kind = filesystem_type(root)
+        kind = disks.filesystem_type(root)
         if not os.access(root, os.W_OK):
             why_not.append(f"{what} {root} cannot be written")
-        elif _NETWORK.search(kind) and not settings.journal:
+        elif disks.is_network(kind) and not settings.journal:
             why_not.append(f"{what} {root} is on a network filesystem ({kind})")
         else:
             how = f"on {kind}" if kind else "on an unknown filesystem"

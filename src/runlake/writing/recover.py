@@ -22,8 +22,9 @@ from runlake.writing.events import Event, HybridClock, Position, event_line
 from runlake.writing.journal import Journal
 from runlake.writing.pages import PAGE_BYTES
 from runlake.writing.places import Owner, OwnerLock
+from runlake.writing.putting import put
 from runlake.writing.records import PAGE_SHIFT, RECORD_BYTES
-from runlake.writing.writer import Writer, put, saved_state
+from runlake.writing.writer import Writer, saved_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from runlake import clock, ids, schema
+from runlake import clock, schema
 from runlake._lazy import lazy
-from runlake._version import __version__
-from runlake.errors import ConflictError, RunlakeError, StorageError
+from runlake.errors import RunlakeError
 from runlake.storage import segments, state
 from runlake.storage.layout import SegmentName
 from runlake.storage.state import Fact, FactBook, State, Summaries
-from runlake.writing import places
+from runlake.writing import marks, places
 from runlake.writing.events import Position
 from runlake.writing.holds import Holds
 from runlake.writing.journal import MAX_POINTS
+from runlake.writing.putting import encode, put
 from runlake.writing.rows import build, read_points
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ MAX_SEGMENT_ROWS: Final = 1 << 18
 STATE_LIMIT_BYTES: Final = 128 << 10
 MAX_KEYS: Final = 100_000
 SUPERSEDED_S: Final = 60.0
-_PUT_TRIES: Final = 5
 # At close, neighbours below this are read back and joined; larger ones are worth their name.
 SMALL_BYTES: Final = 512 << 10
 _MERGED_BYTES: Final = 8 << 20
@@ -166,9 +165,11 @@ class Writer:
     def upload(self, storage: Storage, *, seal: bool = False) -> None:
         """Bring every row that the journal holds now into the store.
 
+        Those from the first on that speaks of a file whose digest is being made come later.
+
         Args:
             storage: of the lake.
-            seal: fix the rows also where they are few.
+            seal: fix the rows also where they are few, and wait for digests.
 
         Raises:
             StorageError: the store refused; everything stays in the journal.
@@ -176,6 +177,8 @@ class Writer:
         """
         while True:
             end = self.journal.position()
+            if not seal:
+                end = marks.before_waiting(self.journal, self.uploaded, end)
             cut = self.journal.cut(self.sealed, end, rows=MAX_SEGMENT_ROWS)
             if cut.rows > self.uploaded.rows:
                 self._put(storage, cut)
@@ -184,6 +187,10 @@ class Writer:
                 self._seal(cut)
             if cut == end:
                 return
+
+    def settle(self) -> None:
+        """Return when the digests are made of all files that rows speak of."""
+        marks.wait(self.journal, self.uploaded)
 
     def delete_superseded(self, storage: Storage, *, at_once: bool = False) -> None:
         """Delete names of ours that a later name covers, 60 s after they were covered.
@@ -252,7 +259,9 @@ class Writer:
     def _put(self, storage: Storage, cut: Position) -> None:
         """Upload the rows from the last seal to `cut`."""
         points = read_points(self.journal.read_points(self.sealed, cut))
-        events = self.journal.read_events(self.sealed, cut)
+        events = marks.settled(
+            self.journal, self.sealed, cut, storage=storage, experiment_id=self.experiment_id
+        )
         self._fold(points, events, cut)
         table = build(points, events, self.sealed, self.journal.keys)
         name = SegmentName(
@@ -454,64 +463,6 @@ def _plain(column: NDArray[Any]) -> list[Any]:
     """Return a column as Python numbers."""
     plain: list[Any] = column.tolist()
     return plain
-
-
-def put(storage: Storage, name: SegmentName, data: bytes, table: pa.Table) -> None:
-    """Put a segment under its name, where the same rows may be already.
-
-    Args:
-        storage: of the lake.
-        name: its name.
-        data: the file.
-        table: its rows.
-
-    Raises:
-        ConflictError: other rows are there.
-        StorageError: the store refused.
-    """
-    for _ in range(_PUT_TRIES):
-        if storage.append(name, data):
-            return
-        # The same rows under another nonce: an earlier try of ours, or another recoverer's.
-        try:
-            there = storage.fs.get(name.key)
-        except FileNotFoundError:  # consumed and vacuumed since; nobody can tell now what it held
-            continue
-        footer = segments.read_footer(there, key=name.key)
-        if footer.header.digest == segments.digest(table):
-            return
-        message = (
-            f"{name.key} holds other rows than this writer's, written by {footer.header.host} "
-            f"pid {footer.header.pid}: the same writer runs twice (a restored VM snapshot?)."
-        )
-        raise ConflictError(message, url=storage.fs.url)
-    message = f"{name.key} came and went {_PUT_TRIES} times. Try again."
-    raise StorageError(message, url=storage.fs.url)
-
-
-def encode(name: SegmentName, experiment_name: str, table: pa.Table, current: State) -> bytes:
-    """Return the bytes of a segment under its name, written by this process.
-
-    Args:
-        name: which rows it holds, and whose.
-        experiment_name: as the writer knows it.
-        table: the rows, columns of `segment_schema`.
-        current: the writer's cumulative state behind them.
-    """
-    header = segments.Header(
-        writer=name.writer,
-        experiment_id=name.experiment_id,
-        experiment_name=experiment_name,
-        first=name.first,
-        last=name.last,
-        digest=segments.digest(table),
-        nonce=ids.new_nonce(),
-        host=places.host(),
-        pid=os.getpid(),
-        boot_id=places.boot_id(),
-        version=__version__,
-    )
-    return segments.encode(table, header, current)
 
 
 def saved_state(text: bytes) -> tuple[Position, State]:

@@ -1,0 +1,61 @@
+"""What this host says of its disks: of which type they are, and since when it runs.
+
+And what it can be told: to begin with bytes that will be waited for later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+_SYNC_FILE_RANGE_WRITE: Final = 2
+_NETWORK: Final = re.compile(r"nfs|cifs|smb|9p|fuse|lustre|ceph|gluster|beegfs|gpfs|afs|virtiofs")
+
+
+@lru_cache(maxsize=1)
+def boot_id() -> str:
+    """Return what tells this boot of the host from any other, empty where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def filesystem_type(path: Path) -> str:
+    """Return the type of the filesystem that holds a path, empty where it cannot be told."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    real = os.path.realpath(path)
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        _, point, type_, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, type_
+    return kind
+
+
+def is_network(kind: str) -> bool:
+    """Tell whether a filesystem of this type may lie on another host."""
+    return _NETWORK.search(kind) is not None
+
+
+def begin_writing(handle: int, start: int, count: int) -> None:
+    """Let the system bring bytes of a file to the disk early, where it can; nothing is waited for.
+
+    Args:
+        handle: of the file.
+        start: where the bytes begin.
+        count: how many.
+    """
+    with suppress(OSError, AttributeError):
+        begin = ctypes.CDLL(None).sync_file_range
+        begin(handle, ctypes.c_int64(start), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
