@@ -18,7 +18,7 @@ import pytest
 from runlake import disks
 from runlake.errors import RunlakeWarning, StateError
 from runlake.lake import open_lake
-from runlake.storage import later, localcopy
+from runlake.storage import later, localcopy, localfs
 from tests.emulators.waiting import wait_until
 from tests.meta.tree import ROOT
 
@@ -220,14 +220,19 @@ def test_more_than_may_wait_is_hashed_in_the_call(
     assert logged(lake) == dict.fromkeys(("first/big.bin", "second/big.bin"), sha256(file))
 
 
-def test_on_a_disk_of_another_host_the_call_waits(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["a disk of another host", "Windows"])
+def test_where_nothing_can_come_behind_it_the_call_waits(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(disks, "filesystem_type", lambda _: "nfs4")
+    if where == "Windows":
+        monkeypatch.setattr(localfs, "_RENAMES_OPEN", False)
+    else:
+        monkeypatch.setattr(disks, "filesystem_type", lambda _: "nfs4")
     monkeypatch.setattr(later._Making, "begin", pytest.fail)
+    file = written(tmp_path / "big.bin")
     with lake.start_run() as run:
-        run.log_artifact(written(tmp_path / "big.bin"))
-    assert len(logged(lake)) == 1
+        run.log_artifact(file)
+    assert logged(lake) == {"big.bin": sha256(file)}
 
 
 def test_without_threads_the_digest_is_made_in_the_call(

@@ -54,6 +54,8 @@ _SCANS: Final = 4
 _TICK_NS: Final = 20_000_000  # at least two of the kernel's ticks
 _AT_FDCWD: Final = -100
 _CHUNK_BYTES: Final = 512 << 10
+# Windows gives no other name to a file that is read.
+_RENAMES_OPEN: Final = os.name == "posix"
 
 Folders: TypeAlias = list[str]
 
@@ -335,7 +337,7 @@ def _may_settle_later(source: Source, target: str) -> bool:
 
     A disk of another host says only when it is synced that it is full.
     """
-    has_room = later.has_room(source.size_bytes)
+    has_room = _RENAMES_OPEN and later.has_room(source.size_bytes)
     return has_room and not disks.is_network(disks.filesystem_type(Path(target)))
 
 
