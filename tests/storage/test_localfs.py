@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import pytest
 
+from runlake import disks
 from runlake.errors import StorageError
 from runlake.storage import layout, localfs
 from runlake.storage.fs import Range
@@ -212,7 +213,20 @@ def test_what_is_longer_than_the_disks_names_is_not_there(lake: LocalFilesystem)
         lake.put(f"a/{long}", b"data")
 
 
-def test_now_is_the_disks_clock(lake: LocalFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_now_is_the_hosts_clock_on_its_own_disk_and_nothing_is_written(
+    lake: LocalFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.put("a", b"x")
+    assert abs(lake.now_us() - lake.list("")[0].time_us) < 5_000_000
+    monkeypatch.setattr("runlake.clock.now_us", lambda: 1)
+    monkeypatch.setattr(os, "open", pytest.fail)
+    assert lake.now_us() == 1
+
+
+def test_now_is_the_disks_clock_where_another_host_may_have_it(
+    lake: LocalFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disks, "filesystem_type", lambda _: "nfs4")
     lake.put("a", b"x")
     monkeypatch.setattr("runlake.clock.now_us", lambda: 1)
     assert abs(lake.now_us() - lake.list("")[0].time_us) < 5_000_000

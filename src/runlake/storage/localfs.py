@@ -74,6 +74,7 @@ class LocalFilesystem(Filesystem):
         self.is_local = True
         self.conditional_create: bool | None = None
         self._is_exclusive = True
+        self._on_network: bool | None = None
 
     def local_file(self, key: str) -> Path:
         """Return the file that holds an object."""
@@ -157,7 +158,9 @@ class LocalFilesystem(Filesystem):
         target = self._file(key)
         with Source(file, watch) as source, self._reporting("upload to", key):
             # What is there must not be lost with its successor, if the host loses power.
-            if _may_settle_later(source, target) and not os.path.lexists(target):
+            # A disk of another host says only when it is synced that it is full.
+            may_wait = _RENAMES_OPEN and later.has_room(source.size_bytes)
+            if may_wait and not self._is_remote() and not os.path.lexists(target):
                 return _placed(source, target)
         self.upload(key, file, watch=watch)
         return None
@@ -211,7 +214,12 @@ class LocalFilesystem(Filesystem):
                 os.unlink(self._file(leftover.key))
 
     def now_us(self) -> int:
-        """Return the clock of the disk, which on a network disk is its server's."""
+        """Return the clock of the disk, which on a network disk is its server's.
+
+        Only there a file is made to ask for it: who looks at a lake leaves its folder alone.
+        """
+        if not self._is_remote():
+            return clock.now_us()
         file = os.path.join(self.url, TEMPORARY + ids.new_nonce())
         try:
             handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -230,6 +238,12 @@ class LocalFilesystem(Filesystem):
         self.delete_many([key])
         self.conditional_create = created and self._is_exclusive
         return self.conditional_create
+
+    def _is_remote(self) -> bool:
+        """Tell whether another host may have the disk; looked up once."""
+        if self._on_network is None:
+            self._on_network = disks.is_network(disks.filesystem_type(Path(self.url)))
+        return self._on_network
 
     def _file(self, key: str) -> str:
         return os.path.join(self.url, check_key(key))
@@ -330,15 +344,6 @@ class LocalFilesystem(Filesystem):
             if _is_absence(error) and operation in READS:
                 raise missing(self.url, key) from error
             raise failed(operation, error, url=self.url, key=key) from error
-
-
-def _may_settle_later(source: Source, target: str) -> bool:
-    """Tell whether a file may be synced and hashed when it is in place.
-
-    A disk of another host says only when it is synced that it is full.
-    """
-    has_room = _RENAMES_OPEN and later.has_room(source.size_bytes)
-    return has_room and not disks.is_network(disks.filesystem_type(Path(target)))
 
 
 def _placed(source: Source, target: str) -> Mark:
