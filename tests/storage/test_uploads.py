@@ -91,13 +91,15 @@ def test_an_interrupted_upload_sends_only_what_is_missing(
     before = cloud.proxy.sent_bytes, len(cloud.proxy.requests)
     watch = Watch()
     filesystem.upload("artifacts/0/r/big.bin", big, watch=watch)
-    assert watch.there_bytes == (PART_IN_ORDER if cloud.scheme == "gs" else 3 * PART)
     if cloud.scheme == "gs":
+        assert watch.there_bytes == PART_IN_ORDER
         assert cloud.proxy.sent_bytes - before[0] < SIZE - watch.there_bytes + 100_000
-    else:  # each part has an address; a busy server may have one sent to it twice
+    else:  # each part has an address; of the first three requests two may have been for one
         method, path = PARTS[cloud.scheme]
         asked = cloud.proxy.requests[before[1] :]
-        assert len({part for verb, part in asked if verb == method and path in part}) == 8 - 3
+        sent = {part for verb, part in asked if verb == method and path in part}
+        assert len(sent) in {8 - 3, 8 - 2, 8 - 1}
+        assert watch.there_bytes == (8 - len(sent)) * PART
     assert watch.sha256 == sha256(big)
     assert hashlib.sha256(filesystem.get("artifacts/0/r/big.bin")).hexdigest() == watch.sha256
 

@@ -37,9 +37,12 @@ def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with journals and cache of the test's own."""
+    """Settings with journals and cache of the test's own, and nobody who compacts meanwhile."""
     return Settings(
-        journal=str(tmp_path / "journals"), cache=str(tmp_path / "cache"), close_timeout_s=5.0
+        journal=str(tmp_path / "journals"),
+        cache=str(tmp_path / "cache"),
+        close_timeout_s=5.0,
+        compact="off",
     )
 
 
