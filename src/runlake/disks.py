@@ -1,19 +1,13 @@
-"""What this host says of its disks: of which type they are, and since when it runs.
-
-And what it can be told: to begin with bytes that will be waited for later.
-"""
+"""What this host says of its disks: of which type they are, and since when it runs."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-_SYNC_FILE_RANGE_WRITE: Final = 2
 _NETWORK: Final = re.compile(r"nfs|cifs|smb|9p|fuse|lustre|ceph|gluster|beegfs|gpfs|afs|virtiofs")
 
 
@@ -46,16 +40,3 @@ def filesystem_type(path: Path) -> str:
 def is_network(kind: str) -> bool:
     """Tell whether a filesystem of this type may lie on another host."""
     return _NETWORK.search(kind) is not None
-
-
-def begin_writing(handle: int, start: int, count: int) -> None:
-    """Let the system bring bytes of a file to the disk early, where it can; nothing is waited for.
-
-    Args:
-        handle: of the file.
-        start: where the bytes begin.
-        count: how many.
-    """
-    with suppress(OSError, AttributeError):
-        begin = ctypes.CDLL(None).sync_file_range
-        begin(handle, ctypes.c_int64(start), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)

@@ -16,6 +16,7 @@ import stat
 import warnings
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
@@ -249,13 +250,10 @@ class _Job:
     def _bring(self, item: Item, watch: Watch) -> Mark | None:
         """Bring a file into the store; again, if it is written to meanwhile."""
         key = layout.artifacts(*self.place) + item.path
-        for left in reversed(range(_TRIES)):
-            try:
+        for _ in range(_TRIES - 1):
+            with suppress(FileChangedError):
                 return self.bring(key, item.file, watch=watch)
-            except FileChangedError:
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
+        return self.bring(key, item.file, watch=watch)
 
 
 def sha256_of(file: Path) -> str:

@@ -240,9 +240,10 @@ def unmarked(text: str, digest: str = "") -> str:
     """Return a text with a digest in place of its mark; with none, it says nothing of it."""
     said: dict[str, Any] = json.loads(text)
     said.pop(_FIELD, None)
-    said["sha256"] = digest
-    if not digest:
-        del said["sha256"]
+    if digest:
+        said["sha256"] = digest
+    else:
+        said.pop("sha256", None)
     return json.dumps(said, separators=(",", ":"))
 
 

@@ -8,13 +8,14 @@ later (`later.py`), the file is copied and no more.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from runlake import disks
 from runlake.storage.source import Hasher, fill
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from runlake.storage.source import Data, Source
 
+_SYNC_FILE_RANGE_WRITE: Final = 2
 _BEGIN_BYTES: Final = 8 << 20
 # The kernel copies so much at once; far more than what fits into a core's own memory is slower.
 _SENT_BYTES: Final = 4 << 20
@@ -151,5 +153,8 @@ class _Sync:
         count = size_bytes - self._begun
         if count < _BEGIN_BYTES:
             return
-        disks.begin_writing(self._handle, self._begun, count)
+        with suppress(OSError, AttributeError):
+            begin = ctypes.CDLL(None).sync_file_range
+            start = ctypes.c_int64(self._begun)
+            begin(self._handle, start, ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
         self._begun = size_bytes

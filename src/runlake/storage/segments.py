@@ -200,8 +200,9 @@ def read_footer(tail: bytes, *, key: str) -> Footer:
     except KeyError as error:
         message = f"{key}: the footer has no {error}"
         raise FormatError(message) from error
+    said = metadata.get(CHECKSUM_KEY)
     # Segments whose state zlib has compressed and checked may have none.
-    if metadata.get(CHECKSUM_KEY, said := _checksum(facts, summaries)) != said:
+    if said is not None and said != _checksum(facts, summaries):
         message = f"{key}: the state in the footer is damaged: its checksum is another"
         raise FormatError(message)
     return Footer(header, State.decode(facts, summaries), parquet.num_rows)

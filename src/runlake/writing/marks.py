@@ -13,6 +13,8 @@ from runlake.writing import notices
 from runlake.writing.events import Position
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from runlake.storage.engine import Storage
     from runlake.writing.events import Event
     from runlake.writing.journal import Journal
@@ -20,9 +22,8 @@ if TYPE_CHECKING:
 
 def wait(journal: Journal, start: Position) -> None:
     """Return when every digest is made for which rows from a place on wait."""
-    for event in journal.read_events(start, journal.position()):
-        if _is_marked(event):
-            later.wait(event.str or "")
+    for _, _, text in _marked(journal.read_events(start, journal.position())):
+        later.wait(text)
 
 
 def before_waiting(journal: Journal, start: Position, end: Position) -> Position:
@@ -36,8 +37,8 @@ def before_waiting(journal: Journal, start: Position, end: Position) -> Position
     Returns:
         The place of the first event between them whose digest is still being made; else `end`.
     """
-    for place, event in enumerate(journal.read_events(start, end)):
-        if _is_marked(event) and later.is_waiting(event.str or ""):
+    for place, event, text in _marked(journal.read_events(start, end)):
+        if later.is_waiting(text):
             return Position(event.points, start.events + place)
     return end
 
@@ -55,20 +56,21 @@ def settled(
         experiment_id: whose files they are.
     """
     events = journal.read_events(start, end)
-    for place, event in enumerate(events):
-        if not _is_marked(event):
-            continue
+    for place, event, text in _marked(events):
         key = layout.artifacts(experiment_id, event.run_id) + event.key
-        text = event.str or ""
         try:
-            text = later.settled(text, storage.fs.local_file(key))
+            said = later.settled(text, storage.fs.local_file(key))
         except OSError as error:  # no reason to keep other rows back
             notices.tell_unsettled(f"{storage.fs.url}/{key}", error)
-            text = later.unmarked(text)
-        events[place] = event._replace(str=text)
+            said = later.unmarked(text)
+        events[place] = event._replace(str=said)
         journal.amend(start.events + place, events[place])
     return events
 
 
-def _is_marked(event: Event) -> bool:
-    return event.kind == schema.ARTIFACT and later.is_marked(event.str or "")
+def _marked(events: Sequence[Event]) -> Iterator[tuple[int, Event, str]]:
+    """Yield the events with marks: the place of each, itself, and its text."""
+    for place, event in enumerate(events):
+        text = event.str
+        if event.kind == schema.ARTIFACT and text is not None and later.is_marked(text):
+            yield place, event, text
